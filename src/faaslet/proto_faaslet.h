@@ -1,0 +1,34 @@
+// What Faaslets of a function are restored from: the whole of an instance just after instantiation (globals, tables,
+// memory with its data segments; the start function has not run), in one sealed memory file that is mapped
+// copy-on-write. Immutable; any number of Faaslets on any threads share it.
+#pragma once
+
+#include <memory>
+
+#include "base/fd.h"
+#include "faaslet/code_arena.h"
+
+namespace spore::faaslet {
+
+class ProtoFaaslet {
+ public:
+  // For modules whose only imports are functions (and what the host links by name). Errors: a segment that is out of
+  // bounds (kInvalidModule), memory larger than `memory_pages_max` (kResourceExhausted).
+  static Result<std::shared_ptr<const ProtoFaaslet>> make(std::shared_ptr<const LoadedObject> object,
+                                                          uint64_t memory_pages_max = wasm::kMemory32PagesMax);
+
+  const std::shared_ptr<const LoadedObject>& object() const { return object_; }
+  const wasm::ModuleInfo& module() const { return object_->module(); }
+  uint64_t memory_bytes() const { return memory_bytes_; }
+  uint64_t memory_pages_max() const { return memory_pages_max_; }
+  int fd() const { return fd_.get(); }
+
+ private:
+  ProtoFaaslet() = default;
+  std::shared_ptr<const LoadedObject> object_;
+  UniqueFd fd_;  // from layout().stack_bottom to the end of memory 0
+  uint64_t memory_bytes_ = 0;
+  uint64_t memory_pages_max_ = 0;
+};
+
+}  // namespace spore::faaslet

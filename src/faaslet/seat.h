@@ -1,0 +1,42 @@
+// What a Faaslet needs to run: a thread, with its signal stack and the means to be interrupted.
+//
+// A Seat is made on the thread that will run guests and lives as long as that thread does. Each call on it has a
+// generation; an interrupt names the generation it is meant for, so one that comes late never hits the next call.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+
+namespace spore::faaslet {
+
+// Installs the process's handlers for guest faults and interrupts. Call once, early in main, before any Seat.
+Result<void> install_signal_handlers();
+
+class Seat {
+ public:
+  // On the thread that will use it; at most one a thread.
+  Seat();
+  ~Seat();
+  Seat(const Seat&) = delete;
+  Seat& operator=(const Seat&) = delete;
+
+  // The generation of the call that begins now. This seat's thread only.
+  uint64_t begin_call();
+  // The call of begin_call() is over: interrupts for it no longer do anything.
+  void end_call();
+
+  // Stops the call of that generation, if it is still running: in guest code it traps at once with kInterrupted; in a
+  // host function, when that returns. Any thread, any number of times, any time before the seat ends.
+  void interrupt(uint64_t generation);
+  // Whether the current call has been interrupted; for the code that waits on behalf of a parked guest.
+  bool interrupted() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace spore::faaslet
