@@ -29,7 +29,7 @@ struct Signature {
 };
 std::string to_string(const Signature& signature);  // "(i32, i64) -> (f32)"
 
-// Identity of a signature, equal in every module, process and host. Up to 20 value types in all, an injective encoding
+// Identity of a signature, equal in every module, process and host. Up to 19 value types in all, an injective encoding
 // (`high` is 0, the top bit of `low` is clear); beyond that 127 bits of SHA-256 (the top bit of `low` is set).
 // Never all zero: that is the id of a null table entry.
 struct TypeId {
