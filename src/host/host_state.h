@@ -1,0 +1,128 @@
+// Everything of one call that a guest can observe outside its slot: arguments, environment, open files, input, output
+// and log. A Faaslet is restored with a pointer to one; host functions reach it through HostCall::state<HostState>().
+//
+//   CallSetup --make--> HostState { arguments, environment, descriptors[0, 1, 2, preopens..., files...], input, output,
+//                                   log, pending }
+//
+// It is plain data and file descriptors: what is needed to open a descriptor again on another host (which preopened
+// directory, path below it, offset, flags, rights) is beside each one. A new call gets a new HostState, assigned over the
+// old one, so that the Faaslet's pointer stays valid. Used by one thread at a time: that of the seat the call runs on.
+//
+// The three standard streams have two flavours, each chosen alone by Streams: buffers (the server: standard input is the
+// call's input, standard output its output, standard error its log), or descriptors of this process (`spore run`).
+#pragma once
+
+#include <cstdint>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "faaslet/host_call.h"
+
+namespace spore::host {
+
+enum class Access : uint8_t { kReadOnly, kReadWrite };
+
+// A directory of the host that the guest may see. A read-only one behaves like a read-only file system (EROFS).
+struct Preopen {
+  std::string host_path;
+  std::string guest_path;  // as the guest names it: "/", "/data", "."
+  Access access = Access::kReadOnly;
+};
+
+// Descriptors of this process for the guest's standard streams; -1: the buffer in HostState. They are borrowed, shared
+// with other processes as standard streams are, and never made non-blocking.
+struct Streams {
+  int in = -1;
+  int out = -1;
+  int err = -1;
+};
+
+struct HostLimits {
+  uint64_t input_bytes_max = 64ull << 20;   // of a standard input that is read whole (input_size on a stream)
+  uint64_t output_bytes_max = 64ull << 20;  // of the output buffer; more ends the call, output_overflow is set
+  uint64_t log_bytes_max = 1ull << 20;      // of the log buffer; more is dropped, and the log says so
+  uint32_t descriptors_max = 1024;          // standard streams and preopened directories included
+};
+
+struct CallSetup {
+  std::vector<std::string> arguments;    // the first is the program's name; no NUL inside
+  std::vector<std::string> environment;  // "NAME=value"; no NUL inside
+  std::vector<Preopen> preopens;
+  Bytes input;
+  Streams streams;
+  HostLimits limits;
+};
+
+// Sum of the bytes of all arguments and environment variables.
+constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
+
+// One entry of the guest's descriptor table. `flags` and `rights` are WASI's (host/wasi_abi.h).
+struct Descriptor {
+  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile };
+  Kind kind = Kind::kFile;
+  bool is_preopen = false;
+  Access access = Access::kReadWrite;  // of the preopened directory it came from
+  bool seekable = false;               // kFile: a regular file, read and written at `offset`
+  uint8_t file_type = 0;
+  uint16_t flags = 0;
+  uint64_t rights_base = 0;
+  uint64_t rights_inheriting = 0;
+  uint64_t offset = 0;
+  // kDirectory, kFile: ours. The standard streams have none; they are in Streams or in buffers.
+  UniqueFd fd;
+  // A preopened directory: its guest path. Others: the path below the preopened directory of number `preopen`.
+  std::string path;
+  uint32_t preopen = 0;
+};
+
+// What a host call that has parked must remember until it is dispatched again. Empty between host calls.
+struct PendingCall {
+  bool active = false;
+  faaslet::Clock::time_point started;  // when it was first dispatched
+  uint64_t bytes_done = 0;             // transferred before it parked
+  UniqueFd wait_fd;                    // an epoll set, where it waits for several descriptors
+};
+
+struct HostState {
+  // Opens the preopened directories. kInvalidArgument: an argument with a NUL, or too many bytes of them; kNotFound and
+  // so on: a directory that cannot be opened, named.
+  static Result<HostState> make(CallSetup setup);
+
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;
+  std::vector<std::optional<Descriptor>> descriptors;  // by the guest's number; empty: closed
+  Streams streams;
+  HostLimits limits;
+
+  Bytes input;
+  uint64_t input_offset = 0;     // how far the standard input has been read
+  bool input_complete = true;    // false: a stream that has not been read whole into `input`
+  Bytes output;
+  bool output_overflow = false;  // the guest wrote more than limits.output_bytes_max, and was trapped for it
+  Bytes log;
+  bool log_truncated = false;
+
+  // CPU time that the guest has used: `cpu_time_before` until it last started or resumed, since when the clock of its
+  // thread ran from `cpu_time_base`. Kept by run().
+  std::chrono::nanoseconds cpu_time_before{0};
+  std::chrono::nanoseconds cpu_time_base{0};
+
+  PendingCall pending;
+
+  // The open descriptor of that number, or null.
+  Descriptor* descriptor(uint32_t number);
+  // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
+  std::optional<uint32_t> add_descriptor(Descriptor descriptor);
+
+  // Appends to the output; false, with output_overflow set, when that would pass the limit (nothing is appended then).
+  [[nodiscard]] bool append_output(ByteSpan bytes);
+  // Appends to the log as much as fits; the first time something does not, a line that says so follows.
+  void append_log(ByteSpan bytes);
+};
+
+}  // namespace spore::host
