@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <stop_token>
 
 #include "base/fd.h"
 #include "compiler/options.h"
@@ -21,8 +22,9 @@ class ChildCompiler {
   explicit ChildCompiler(ChildLimits limits = {}, std::filesystem::path program = {});
 
   // The object in its serialised form. kInvalidModule: the module's fault, with byte offset and reason.
-  // kResourceExhausted: it ran into a limit, which the message names.
-  Result<Bytes> compile(ByteSpan wasm, const Options& options, const Progress& progress = {}) const;
+  // kResourceExhausted: it ran into a limit, which the message names. kUnavailable: `stop` was requested.
+  Result<Bytes> compile(ByteSpan wasm, const Options& options, const Progress& progress = {},
+                        std::stop_token stop = {}) const;
 
  private:
   ChildLimits limits_;

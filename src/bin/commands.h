@@ -1,0 +1,14 @@
+// The subcommands of `spore`, one function a group. Each adds its subcommands to the app; a subcommand's callback does the
+// work and leaves the program's exit code in `exit_code` (0 when it leaves it alone). Main thread only.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace spore::bin {
+
+void add_serve(CLI::App& app, int& exit_code);    // serve.cc
+void add_run(CLI::App& app, int& exit_code);      // run.cc
+void add_compile(CLI::App& app, int& exit_code);  // compile.cc
+void add_client(CLI::App& app, int& exit_code);   // client.cc: publish call ls rm versions rollback logs describe
+
+}  // namespace spore::bin

@@ -1,0 +1,84 @@
+// What a function is: a name in a tenant, and numbered versions, each a WebAssembly module with its configuration.
+// Plain values; safe to copy and to read from any thread.
+#pragma once
+
+#include <chrono>
+#include <compare>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/result.h"
+#include "faaslet/proto_faaslet.h"
+#include "wasm/object.h"
+
+namespace spore::functions {
+
+// Written TENANT/NAME. Each part: 1 to 64 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'.
+struct FunctionId {
+  std::string tenant;
+  std::string name;
+
+  static Result<FunctionId> make(std::string_view tenant, std::string_view name);
+  static Result<FunctionId> parse(std::string_view text);
+  std::string text() const { return tenant + "/" + name; }
+  auto operator<=>(const FunctionId&) const = default;
+};
+Result<void> check_name_part(std::string_view what, std::string_view part);
+
+constexpr uint64_t kTimeoutMsMax = 3'600'000;
+constexpr uint64_t kMemoryBytesMax = 4ull << 30;
+constexpr uint64_t kOutputBytesMax = 1ull << 30;
+constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
+constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
+
+struct FunctionConfig {
+  uint64_t timeout_ms = 30'000;            // wall-clock time of one call
+  uint64_t memory_max_bytes = 1ull << 30;  // of linear memory; whole WebAssembly pages
+  uint64_t output_max_bytes = 64ull << 20;
+  std::map<std::string, std::string> env;
+  std::vector<std::string> args;  // after the program's own name
+
+  uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
+  bool operator==(const FunctionConfig&) const = default;
+};
+// kInvalidArgument, naming the field.
+Result<void> check_config(const FunctionConfig& config);
+
+// {"timeout_ms": .., "memory_max_bytes": .., "output_max_bytes": .., "env": {..}, "args": [..]}
+std::string config_to_json(const FunctionConfig& config);
+// Fields that are missing keep the value they have in `base`; unknown ones are refused. The result is checked.
+Result<FunctionConfig> config_from_json(std::string_view json, FunctionConfig base = {});
+
+struct VersionInfo {
+  uint64_t number = 0;     // from 1, never used twice while the function exists
+  Digest module_digest{};  // SHA-256 of the wasm
+  uint64_t wasm_bytes = 0;
+  uint64_t object_bytes = 0;  // compiled; 0 while it must be compiled anew before its next call
+  std::chrono::system_clock::time_point published_at;
+  FunctionConfig config;
+  wasm::Tier tier = wasm::Tier::kFast;  // the best that is compiled
+
+  std::string digest_text() const { return to_hex(module_digest); }
+};
+
+struct FunctionInfo {
+  FunctionId id;
+  uint64_t current = 0;               // number of the version that calls get
+  std::vector<VersionInfo> versions;  // oldest first; holds the current one
+
+  const VersionInfo& current_version() const;
+};
+
+// A version of a function, ready to restore Faaslets from. Immutable; a call keeps the one it began with, whatever is
+// published, rolled back or removed meanwhile. Two loads that give the same pointer gave the same code and image.
+struct LoadedFunction {
+  FunctionId id;
+  VersionInfo version;
+  std::shared_ptr<const faaslet::ProtoFaaslet> proto;
+};
+
+}  // namespace spore::functions

@@ -1,0 +1,114 @@
+// The catalogue of functions and the way from published wasm to code that runs.
+//
+//   publish --> module in the store --> ObjectCache (ChildCompiler) --> CodeArena --> ProtoFaaslet --> record in the store
+//   load    --> what publish made, or after a restart or an eviction the same again from the store
+//
+// Durable: a function is there when publish returns, survives a restart, and is never half there: its record, one small
+// object, is written last and whole. What no record refers to (modules, objects of a publish that did not end) is
+// removed when the registry is opened.
+//
+// Two tiers: a module of at most `fast_tier_above_bytes` is compiled optimised before publish returns. A larger one is
+// compiled by the fast tier first; one background thread then compiles it optimised, and loads from then on give the
+// better code. A failed optimised compile is logged and leaves the fast tier.
+//
+// All methods may be called from any thread. publish and the first load of a function block while they compile; load of
+// a loaded function takes one shared lock.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "compiler/child.h"
+#include "faaslet/code_arena.h"
+#include "functions/function.h"
+#include "object_store/object_store.h"
+
+namespace spore::functions {
+
+// Refuses a module that the host cannot run: unknown imports (all of them named), no entry point. kInvalidModule.
+using ImportCheck = std::function<Result<void>(const wasm::ModuleInfo&)>;
+
+struct RegistryOptions {
+  Bytes host_key;  // 32 bytes; seals compiled objects (functions/host_key.h)
+  wasm::CpuLevel cpu_level = wasm::CpuLevel::kV2;
+  unsigned compiler_threads = 1;
+  uint64_t module_bytes_max = 256ull << 20;
+  uint64_t object_bytes_max = 1ull << 30;
+  uint64_t fast_tier_above_bytes = 256 << 10;
+  size_t functions_max = 100'000;
+  size_t versions_max = 20;            // of one function; older ones are forgotten, the current one never
+  size_t loaded_max = 4'000;           // functions held ready; the least recently used go first
+  unsigned compiles_at_once_max = 2;   // for publishes and loads; the background compile is one more
+  unsigned compiles_waiting_max = 64;  // more are refused with kUnavailable
+  size_t background_queue_max = 1'000;
+};
+
+struct PublishRequest {
+  FunctionId id;
+  ByteSpan wasm;
+  std::optional<FunctionConfig> config;   // default: that of the current version, else FunctionConfig{}
+  std::optional<Digest> expected_digest;  // of the current version; anything else is kAlreadyExists (If-Match)
+  bool must_exist = false;                // kNotFound where it does not (If-Match: *)
+  bool must_not_exist = false;            // kAlreadyExists where it does (If-None-Match: *)
+};
+
+struct ListQuery {
+  std::string tenant;  // "": all
+  std::string prefix;  // of the name
+  std::optional<FunctionId> after;
+  size_t count_max = 1'000;
+};
+
+struct RegistryStats {
+  size_t functions = 0;
+  size_t loaded = 0;
+  size_t background_waiting = 0;  // modules that wait for their optimised code, with the one being compiled
+  uint64_t compiled = 0;          // since the registry was opened
+  uint64_t compile_failures = 0;
+};
+
+class Registry {
+ public:
+  // `store`, `compiler` and `arena` outlive the registry. Errors: the store cannot be read.
+  static Result<std::unique_ptr<Registry>> open(object_store::ObjectStore& store,
+                                                const compiler::ChildCompiler& compiler, faaslet::CodeArena& arena,
+                                                ImportCheck import_check, RegistryOptions options);
+  // Ends a background compile that is running.
+  ~Registry();
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
+
+  // The same wasm and configuration as the current version's: that version, and nothing changes.
+  // kInvalidModule, kResourceExhausted (too large, or the compiler ran into a limit), kInvalidArgument, kUnavailable.
+  // `stop` gives up a compilation (kUnavailable).
+  Result<VersionInfo> publish(const PublishRequest& request, const compiler::Progress& progress = {},
+                              std::stop_token stop = {});
+  // A new version with the current module and another configuration.
+  Result<VersionInfo> configure(const FunctionId& id, const FunctionConfig& config,
+                                std::optional<Digest> expected_digest = {});
+
+  // The current version, ready to run. kNotFound, or why it could not be loaded.
+  Result<std::shared_ptr<const LoadedFunction>> load(const FunctionId& id);
+
+  std::vector<FunctionInfo> list(const ListQuery& query) const;
+  std::optional<FunctionInfo> describe(const FunctionId& id) const;
+  // Makes an older version current; default: the one before the current one. kNotFound names what is missing.
+  Result<VersionInfo> rollback(const FunctionId& id, std::optional<uint64_t> number = {});
+  // kNotFound where there is none. Calls that run keep what they have.
+  Result<void> remove(const FunctionId& id);
+
+  RegistryStats stats() const;
+  // Blocks until no module waits for its optimised code.
+  void wait_for_background() const;
+
+ private:
+  struct State;
+  explicit Registry(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace spore::functions
