@@ -1,0 +1,25 @@
+// The program `spore`: puts the parts together, one subcommand at a time.
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "bin/commands.h"
+
+int main(int argc, char** argv) {
+  // A client or a reader of our output that goes away is an error of that write, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App app{"Spore: a stateful serverless runtime for WebAssembly functions"};
+  app.set_version_flag("--version", std::string("spore ") + SPORE_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  int exit_code = 0;
+  spore::bin::add_serve(app, exit_code);
+  spore::bin::add_client(app, exit_code);
+  spore::bin::add_run(app, exit_code);
+  spore::bin::add_compile(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  return exit_code;
+}
