@@ -1,5 +1,5 @@
-// The subcommands of `spore`, one function a group. Each adds its subcommands to the app; a subcommand's callback does the
-// work and leaves the program's exit code in `exit_code` (0 when it leaves it alone). Main thread only.
+// The subcommands of `spore`, one function a group. Each adds its subcommands to the app; a subcommand's callback does
+// the work and leaves the program's exit code in `exit_code` (0 when it leaves it alone). Main thread only.
 #pragma once
 
 #include <CLI/CLI.hpp>

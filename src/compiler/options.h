@@ -17,6 +17,8 @@ struct Options {
   wasm::CpuLevel cpu_level = wasm::CpuLevel::kV2;
   unsigned threads = 1;         // does not change a single byte of the object
   bool cross_instance = false;  // see wasm::Object
+  // Also tail calls, extended constants, multi-memory, memory64, relaxed SIMD, threads and exceptions.
+  bool proposals = true;
 };
 
 // Called from compiling threads, one at a time, with the share of the work that is done (0 to 1).

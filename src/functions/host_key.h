@@ -1,5 +1,5 @@
-// The key with which a host seals what it trusts: 32 random bytes in a file that only its owner can read. Objects sealed
-// with another key are compiled anew.
+// The key with which a host seals what it trusts: 32 random bytes in a file that only its owner can read. Objects
+// sealed with another key are compiled anew.
 #pragma once
 
 #include <filesystem>

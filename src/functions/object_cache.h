@@ -1,9 +1,9 @@
 // Compiled objects, kept so that a module is compiled once: get, or compile in a child process and keep.
 //
-// An object lies in the store under objects/MODULE/KEY, where MODULE is the digest of the wasm and KEY names all that the
-// code depends on: compiler version, ABI version, CPU level, tier, flags. It is sealed: HMAC-SHA256 under the host's key
-// over both names and the content. What does not verify (another host's, cut short, a flipped bit, put there by somebody
-// else) counts as not there. Any thread.
+// An object lies in the store under objects/MODULE/KEY, where MODULE is the digest of the wasm and KEY names all that
+// the code depends on: compiler version, ABI version, CPU level, tier, flags. It is sealed: HMAC-SHA256 under the
+// host's key over both names and the content. What does not verify (another host's, cut short, a flipped bit, put there
+// by somebody else) counts as not there. Any thread.
 #pragma once
 
 #include <filesystem>
@@ -49,8 +49,8 @@ class ObjectCache {
   uint64_t object_bytes_max_;
 };
 
-// The cache of the user who runs `spore run` and `spore compile`: a directory store with its own key. Many processes may
-// use one directory at once.
+// The cache of the user who runs `spore run` and `spore compile`: a directory store with its own key. Many processes
+// may use one directory at once.
 class UserCache {
  public:
   // $XDG_CACHE_HOME/spore, else ~/.cache/spore. kFailedPrecondition where neither variable is set.

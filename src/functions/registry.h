@@ -1,7 +1,7 @@
 // The catalogue of functions and the way from published wasm to code that runs.
 //
-//   publish --> module in the store --> ObjectCache (ChildCompiler) --> CodeArena --> ProtoFaaslet --> record in the store
-//   load    --> what publish made, or after a restart or an eviction the same again from the store
+//   publish --> module in the store --> ObjectCache (ChildCompiler) --> CodeArena --> ProtoFaaslet --> record in the
+//   store load    --> what publish made, or after a restart or an eviction the same again from the store
 //
 // Durable: a function is there when publish returns, survives a restart, and is never half there: its record, one small
 // object, is written last and whole. What no record refers to (modules, objects of a publish that did not end) is

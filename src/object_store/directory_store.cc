@@ -101,7 +101,7 @@ Result<Temporary> make_temporary(const fs::path& folder) {
       if (errno == EEXIST) continue;  // of an earlier process with our id
       return fail_errno("create " + out.path.string());
     }
-    struct stat info {};
+    struct stat info{};
     if (::flock(out.fd.get(), LOCK_EX | LOCK_NB) == 0 && ::fstat(out.fd.get(), &info) == 0 && info.st_nlink > 0)
       return out;
   }
@@ -190,7 +190,7 @@ Result<Bytes> DirectoryStore::get(std::string_view name, uint64_t size_max_bytes
   ASSIGN_OR_RETURN(const fs::path path, path_of(name));
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd.valid() && errno != ENOENT && errno != ENOTDIR) return fail_errno("open " + path.string());
-  struct stat info {};
+  struct stat info{};
   if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode))
     return fail(ErrorCode::kNotFound, "no object " + std::string(name));
   auto bytes = read_all(fd.get(), size_max_bytes);
@@ -200,7 +200,7 @@ Result<Bytes> DirectoryStore::get(std::string_view name, uint64_t size_max_bytes
 
 Result<bool> DirectoryStore::exists(std::string_view name) {
   ASSIGN_OR_RETURN(const fs::path path, path_of(name));
-  struct stat info {};
+  struct stat info{};
   if (::lstat(path.c_str(), &info) == 0) return S_ISREG(info.st_mode);
   if (errno == ENOENT || errno == ENOTDIR) return false;
   return fail_errno("stat " + path.string());
@@ -244,7 +244,7 @@ Result<std::vector<ObjectEntry>> DirectoryStore::list(std::string_view prefix) {
       const auto segment = decode(file);
       if (!segment) continue;
       std::string full = name + *segment;
-      struct stat info {};
+      struct stat info{};
       if (::lstat(it->path().c_str(), &info) != 0) continue;  // removed meanwhile
       if (S_ISDIR(info.st_mode) && (full.size() >= prefix.size() ? full.starts_with(prefix) : prefix.starts_with(full)))
         waiting.emplace_back(it->path(), full + "/");

@@ -67,10 +67,10 @@ TEST_F(DirectoryStoreTest, SurvivesReopening) {
 
 TEST_F(DirectoryStoreTest, RefusesNamesThatCouldEscapeOrBreak) {
   const std::string too_long(kSegmentBytesMax + 1, 'a');
-  for (const std::string& name : {std::string(""), std::string("/a"), std::string("a/"), std::string("a//b"),
-                                 std::string(".."), std::string("a/../b"), std::string("."), std::string("a\0b", 3),
-                                 std::string("a\nb"), std::string("a\x7f"), too_long,
-                                 std::string(kNameBytesMax + 1, '/')}) {
+  for (const std::string& name :
+       {std::string(""), std::string("/a"), std::string("a/"), std::string("a//b"), std::string(".."),
+        std::string("a/../b"), std::string("."), std::string("a\0b", 3), std::string("a\nb"), std::string("a\x7f"),
+        too_long, std::string(kNameBytesMax + 1, '/')}) {
     EXPECT_EQ(store_->put(name, {}).error().code, ErrorCode::kInvalidArgument) << name;
     EXPECT_EQ(store_->get(name).error().code, ErrorCode::kInvalidArgument) << name;
     EXPECT_EQ(store_->exists(name).error().code, ErrorCode::kInvalidArgument) << name;

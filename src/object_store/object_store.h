@@ -1,8 +1,9 @@
 // Named bytes that stay: modules, compiled objects, the catalogue of functions. The interface that every store speaks.
 //
-// A name is a path: segments joined by '/', none empty, "." or "..", no control characters, at most kNameBytesMax in all
-// and kSegmentBytesMax each. Nothing is a folder and an object at once. A put is whole or not at all, also across a crash,
-// and replaces what was there; a reader sees the old bytes or the new ones. All methods may be called from any thread.
+// A name is a path: segments joined by '/', none empty, "." or "..", no control characters, at most kNameBytesMax in
+// all and kSegmentBytesMax each. Nothing is a folder and an object at once. A put is whole or not at all, also across a
+// crash, and replaces what was there; a reader sees the old bytes or the new ones. All methods may be called from any
+// thread.
 #pragma once
 
 #include <string>
