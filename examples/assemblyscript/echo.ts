@@ -1,0 +1,7 @@
+// Gives its input back.
+import { input, write } from "./spore";
+
+export function spore_call(): i32 {
+  write(input());
+  return 0;
+}

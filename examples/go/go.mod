@@ -1,0 +1,3 @@
+module spore.example
+
+go 1.21

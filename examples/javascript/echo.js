@@ -1,0 +1,2 @@
+// Gives its input back, whatever bytes it holds.
+Spore.output(Spore.inputBytes());
