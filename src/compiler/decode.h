@@ -1,0 +1,24 @@
+// The first half of compiling: from bytes to libwabt's module, decoded and validated, and to the ModuleInfo the runtime
+// keeps. Everything after this may rely on the module being valid.
+#pragma once
+
+#include <wabt/ir.h>
+
+#include <memory>
+
+#include "compiler/options.h"
+#include "wasm/module.h"
+
+namespace spore::compiler {
+
+struct Decoded {
+  std::unique_ptr<wabt::Module> module;
+  wasm::ModuleInfo info;
+};
+
+// kInvalidModule: "at byte 0x2a: ...". `proposals`: also those beyond the core specification (Options).
+Result<Decoded> decode(ByteSpan wasm, bool proposals);
+
+wasm::ValueType value_type(wabt::Type type);
+
+}  // namespace spore::compiler
