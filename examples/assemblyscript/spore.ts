@@ -8,7 +8,7 @@ declare function input_size(): u32;
 declare function input_read(offset: u32, to: usize, size_bytes: u32): u32;
 // @ts-ignore: decorators are AssemblyScript's
 @external("spore", "output_write")
-declare function output_write(from: usize, size_bytes: u32): void;
+declare function output_write(from: usize, size_bytes: u32): u32;
 
 // The whole input of the call.
 export function input(): Uint8Array {

@@ -14,8 +14,8 @@
 //   clang-19 --target=wasm32-wasi -mexec-model=reactor -O2 -s -I sdk/c function.c -o function.wasm
 //
 // A program with a main() needs none of this: its standard input is the call's input, its standard output the call's
-// output, its standard error the call's log. The two do not mix: standard output of a program that also calls
-// spore_output_write lies between its writes in the order in which the host saw them.
+// output, its standard error the call's log. A function may use those too (spore_output_write and standard output are
+// one stream of bytes), but must flush stdout before it returns, as nothing does it afterwards.
 #ifndef SPORE_H
 #define SPORE_H
 
@@ -38,8 +38,8 @@ SPORE_IMPORT(input_size) uint32_t spore_input_size(void);
 // the end. Any part may be read any number of times.
 SPORE_IMPORT(input_read) uint32_t spore_input_read(uint32_t offset, void *to, uint32_t size_bytes);
 
-// Appends to the output. A call whose output passes the function's limit ends there, as failed.
-SPORE_IMPORT(output_write) void spore_output_write(const void *from, uint32_t size_bytes);
+// Appends to the output; returns size_bytes. A call whose output passes the function's limit ends there, as failed.
+SPORE_IMPORT(output_write) uint32_t spore_output_write(const void *from, uint32_t size_bytes);
 
 #ifdef __cplusplus
 }
