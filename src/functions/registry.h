@@ -1,7 +1,7 @@
 // The catalogue of functions and the way from published wasm to code that runs.
 //
-//   publish --> module in the store --> ObjectCache (ChildCompiler) --> CodeArena --> ProtoFaaslet --> record in the
-//   store load    --> what publish made, or after a restart or an eviction the same again from the store
+//   publish: wasm -> ObjectCache (ChildCompiler) -> CodeArena -> ProtoFaaslet; module and record -> store
+//   load:    what publish made; after a restart or an eviction the same again, from the store
 //
 // Durable: a function is there when publish returns, survives a restart, and is never half there: its record, one small
 // object, is written last and whole. What no record refers to (modules, objects of a publish that did not end) is
@@ -91,8 +91,10 @@ class Registry {
   Result<VersionInfo> configure(const FunctionId& id, const FunctionConfig& config,
                                 std::optional<Digest> expected_digest = {});
 
-  // The current version, ready to run. kNotFound, or why it could not be loaded.
-  Result<std::shared_ptr<const LoadedFunction>> load(const FunctionId& id);
+  // That version (default: the current one), ready to run. kNotFound, or why it could not be loaded.
+  Result<std::shared_ptr<const LoadedFunction>> load(const FunctionId& id, std::optional<uint64_t> number = {});
+  // The same, or null where load() would have to read the store or compile. Never blocks; for threads that serve calls.
+  std::shared_ptr<const LoadedFunction> find_loaded(const FunctionId& id, std::optional<uint64_t> number = {}) const;
 
   std::vector<FunctionInfo> list(const ListQuery& query) const;
   std::optional<FunctionInfo> describe(const FunctionId& id) const;

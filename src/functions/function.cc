@@ -1,0 +1,162 @@
+#include "functions/function.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+
+namespace spore::functions {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kNamePartBytesMax = 64;
+constexpr size_t kConfigJsonBytesMax = 1 << 20;
+
+bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
+
+// Well-formed as RFC 3629 says: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const size_t length = lead < 0x80                   ? 1
+                          : lead >= 0xC2 && lead < 0xE0 ? 2
+                          : lead >= 0xE0 && lead < 0xF0 ? 3
+                          : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                        : 0;
+    if (length == 0 || length > text.size() - i) return false;
+    for (size_t k = 1; k < length; ++k) {
+      const auto next = static_cast<unsigned char>(text[i + k]);
+      unsigned char low = 0x80, high = 0xBF;
+      if (k == 1 && lead == 0xE0) low = 0xA0;
+      if (k == 1 && lead == 0xED) high = 0x9F;
+      if (k == 1 && lead == 0xF0) low = 0x90;
+      if (k == 1 && lead == 0xF4) high = 0x8F;
+      if (next < low || next > high) return false;
+    }
+    i += length;
+  }
+  return true;
+}
+
+std::unexpected<Error> refuse(std::string_view field, const std::string& why) {
+  return fail(ErrorCode::kInvalidArgument, std::string(field) + " " + why);
+}
+
+Result<void> check_range(std::string_view field, uint64_t value, uint64_t min, uint64_t max) {
+  if (value < min || value > max)
+    return refuse(field, "must lie between " + std::to_string(min) + " and " + std::to_string(max) + ", not be " +
+                             std::to_string(value));
+  return {};
+}
+
+Result<void> check_string(std::string_view field, std::string_view text) {
+  if (text.find('\0') != std::string_view::npos) return refuse(field, "must not hold a NUL character");
+  if (!is_utf8(text)) return refuse(field, "must be UTF-8");
+  return {};
+}
+
+Result<void> read_number(const json& value, std::string_view field, uint64_t& out) {
+  if (!value.is_number_unsigned()) return refuse(field, "must be a whole number");
+  out = value.get<uint64_t>();
+  return {};
+}
+
+}  // namespace
+
+Result<void> check_name_part(std::string_view what, std::string_view part) {
+  if (part.empty()) return refuse(what, "is empty");
+  if (part.size() > kNamePartBytesMax)
+    return refuse(what, "is longer than " + std::to_string(kNamePartBytesMax) + " characters");
+  if (!is_letter_or_digit(part[0]) && part[0] != '_') return refuse(what, "must begin with a letter, a digit or '_'");
+  for (const char c : part)
+    if (!is_letter_or_digit(c) && c != '.' && c != '_' && c != '-')
+      return refuse(what, "may only hold letters, digits, '.', '_' and '-'");
+  return {};
+}
+
+Result<FunctionId> FunctionId::make(std::string_view tenant, std::string_view name) {
+  TRY(check_name_part("the tenant's name", tenant));
+  TRY(check_name_part("the function's name", name));
+  return FunctionId{std::string(tenant), std::string(name)};
+}
+
+Result<FunctionId> FunctionId::parse(std::string_view text) {
+  const size_t slash = text.find('/');
+  if (slash == std::string_view::npos) return refuse("the function", "must be written TENANT/NAME");
+  return make(text.substr(0, slash), text.substr(slash + 1));
+}
+
+Result<void> check_config(const FunctionConfig& config) {
+  TRY(check_range("timeout_ms", config.timeout_ms, 1, kTimeoutMsMax));
+  TRY(check_range("memory_max_bytes", config.memory_max_bytes, wasm::kPageBytes, kMemoryBytesMax));
+  TRY(check_range("output_max_bytes", config.output_max_bytes, 0, kOutputBytesMax));
+  if (config.args.size() > kConfigStringsMax)
+    return refuse("args", "has more than " + std::to_string(kConfigStringsMax) + " entries");
+  if (config.env.size() > kConfigStringsMax)
+    return refuse("env", "has more than " + std::to_string(kConfigStringsMax) + " variables");
+  size_t text_bytes = 0;
+  for (const auto& argument : config.args) {
+    TRY(check_string("args", argument));
+    text_bytes += argument.size() + 1;
+  }
+  for (const auto& [name, value] : config.env) {
+    if (name.empty() || name.find('=') != std::string::npos)
+      return refuse("env", "has a variable whose name is empty or holds '='");
+    TRY(check_string("env", name));
+    TRY(check_string("env", value));
+    text_bytes += name.size() + value.size() + 2;
+  }
+  if (text_bytes > kConfigTextBytesMax)
+    return refuse("args and env", "are larger than " + std::to_string(kConfigTextBytesMax) + " bytes together");
+  return {};
+}
+
+std::string config_to_json(const FunctionConfig& config) {
+  return json{{"timeout_ms", config.timeout_ms},
+              {"memory_max_bytes", config.memory_max_bytes},
+              {"output_max_bytes", config.output_max_bytes},
+              {"env", config.env},
+              {"args", config.args}}
+      .dump();
+}
+
+Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig base) {
+  if (text.size() > kConfigJsonBytesMax) return refuse("the configuration", "is too large");
+  const json parsed = json::parse(text, nullptr, false);
+  if (!parsed.is_object()) return refuse("the configuration", "must be a JSON object");
+  for (const auto& [field, value] : parsed.items()) {
+    if (field == "timeout_ms") {
+      TRY(read_number(value, field, base.timeout_ms));
+    } else if (field == "memory_max_bytes") {
+      TRY(read_number(value, field, base.memory_max_bytes));
+    } else if (field == "output_max_bytes") {
+      TRY(read_number(value, field, base.output_max_bytes));
+    } else if (field == "env") {
+      if (!value.is_object()) return refuse(field, "must be an object of strings");
+      base.env.clear();
+      for (const auto& [name, text_value] : value.items()) {
+        if (!text_value.is_string()) return refuse(field, "must be an object of strings");
+        base.env[name] = text_value.get<std::string>();
+      }
+    } else if (field == "args") {
+      if (!value.is_array()) return refuse(field, "must be an array of strings");
+      base.args.clear();
+      for (const auto& argument : value) {
+        if (!argument.is_string()) return refuse(field, "must be an array of strings");
+        base.args.push_back(argument.get<std::string>());
+      }
+    } else {
+      return refuse("the configuration", "has no field \"" + field + "\"");
+    }
+  }
+  TRY(check_config(base));
+  return base;
+}
+
+const VersionInfo& FunctionInfo::current_version() const {
+  for (const auto& version : versions)
+    if (version.number == current) return version;
+  CHECK(false, id.text(), current);
+}
+
+}  // namespace spore::functions
