@@ -304,8 +304,8 @@ TEST(SporeCompiler, CompilesAModule) {
 }
 
 TEST(SporeCompiler, RefusesEveryTruncationOfAModule) {
-  for (size_t size = 0; size < kModule.size(); size += 3) {
-    if (size == 8) continue;  // the header alone is a module
+  for (size_t size = 0; size < kModule.size(); ++size) {
+    if (size == 8 || size == 15) continue;  // the header alone, or with the types, is a module
     const auto bytes = ChildCompiler().compile(ByteSpan(kModule).first(size), {});
     ASSERT_FALSE(bytes) << size;
     EXPECT_EQ(bytes.error().code, ErrorCode::kInvalidModule) << size << ": " << bytes.error().message;
@@ -325,10 +325,30 @@ TEST(SporeCompiler, RefusesGarbage) {
 
 TEST(SporeCompiler, RunsOutOfMemoryWithAReason) {
   if (!kSandboxComplete) GTEST_SKIP() << "no memory limit under this sanitizer";
-  const auto bytes = ChildCompiler({.memory_bytes_max = 8 << 20}).compile(kModule, {});
-  ASSERT_FALSE(bytes);
-  EXPECT_EQ(bytes.error().code, ErrorCode::kResourceExhausted);
-  EXPECT_EQ(bytes.error().message, "the compiler ran out of memory (limit 8 MiB)");
+  // One function of 200,000 additions, over and over on the same local.
+  Bytes body = {0};
+  for (int i = 0; i < 200'000; ++i)
+    for (const int byte : {0x20, 0, 0x41, 1, 0x6a, 0x21, 0}) body.push_back(static_cast<uint8_t>(byte));
+  body.push_back(0x0b);
+  const auto length = [](size_t n) {
+    Bytes out;
+    for (; n >= 128; n >>= 7) out.push_back(static_cast<uint8_t>(n | 128));
+    out.push_back(static_cast<uint8_t>(n));
+    return out;
+  };
+  const auto append = [](Bytes& to, const Bytes& more) { to.insert(to.end(), more.begin(), more.end()); };
+  Bytes code = {1};
+  append(code, length(body.size()));
+  append(code, body);
+  Bytes module = {0, 'a', 's', 'm', 1, 0, 0, 0, 1, 5, 1, 0x60, 1, 0x7f, 0, 3, 2, 1, 0, 10};
+  append(module, length(code.size()));
+  append(module, code);
+  for (const auto tier : {wasm::Tier::kFast, wasm::Tier::kOptimised}) {
+    const auto bytes = ChildCompiler({.memory_bytes_max = 48 << 20}).compile(module, {.tier = tier});
+    ASSERT_FALSE(bytes);
+    EXPECT_EQ(bytes.error().code, ErrorCode::kResourceExhausted);
+    EXPECT_EQ(bytes.error().message, "the compiler ran out of memory (limit 48 MiB)");
+  }
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "spore-compiler is started by spore; to compile a module, use: spore compile FILE.wasm\n");
     return 2;
   }
+  auto wasm = map_wasm();
+  if (!wasm) leave_with(wasm.error());
   std::set_new_handler([] { leave(compiler::kExitOutOfMemory); });
   const auto entered = compiler::enter_sandbox({.memory_bytes_max = request->memory_bytes_max,
                                                 .cpu_seconds_max = request->cpu_seconds_max,
@@ -52,8 +54,6 @@ int main(int argc, char** argv) {
                                                 .parent_pid = request->parent_pid});
   if (!entered) leave_with(Error(entered.error()).within("sandbox of the compiler"));
 
-  auto wasm = map_wasm();
-  if (!wasm) leave_with(wasm.error());
   uint8_t reported = 0;
   const auto report = [&](double share) {
     const auto step = static_cast<uint8_t>(std::clamp(share, 0.0, 1.0) * 255);
