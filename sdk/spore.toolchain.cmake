@@ -8,7 +8,7 @@
 #   spore_function(hello)          # a reactor with SPORE_FUNCTION; leave it out for a program with main()
 #
 # The result is hello.wasm.
-set(CMAKE_SYSTEM_NAME WASI)
+set(CMAKE_SYSTEM_NAME Generic)  # CMake knows no WASI
 set(CMAKE_SYSTEM_PROCESSOR wasm32)
 set(CMAKE_C_COMPILER clang-19)
 set(CMAKE_CXX_COMPILER clang++-19)
@@ -19,6 +19,9 @@ set(CMAKE_RANLIB llvm-ranlib-19)
 set(CMAKE_EXECUTABLE_SUFFIX .wasm)
 set(CMAKE_EXECUTABLE_SUFFIX_C .wasm)
 set(CMAKE_EXECUTABLE_SUFFIX_CXX .wasm)
+if(NOT DEFINED CMAKE_CXX_STANDARD)
+  set(CMAKE_CXX_STANDARD 23)  # spore.hpp needs 20
+endif()
 # Debian's libc++ for wasm32 is built without exceptions.
 set(CMAKE_CXX_FLAGS_INIT "-fno-exceptions")
 # Debug information is large and the host does not read it; the name section, which it shows in stack traces, goes with
@@ -32,6 +35,5 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 include_directories(SYSTEM ${CMAKE_CURRENT_LIST_DIR}/c ${CMAKE_CURRENT_LIST_DIR}/cpp)
 
 function(spore_function target)
-  target_compile_options(${target} PRIVATE -mexec-model=reactor)
   target_link_options(${target} PRIVATE -mexec-model=reactor)
 endfunction()
