@@ -1,0 +1,406 @@
+// The commands that speak to a host over HTTP: publish, call, ls, describe, versions, rollback, rm, logs.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/fd.h"
+#include "bin/commands.h"
+#include "bin/http_client.h"
+#include "bin/progress.h"
+#include "functions/function.h"
+
+namespace spore::bin {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kModuleBytesMax = 1ull << 30;
+constexpr uint64_t kInputBytesMax = 4ull << 30;
+
+// A function as the command line names it: TENANT/NAME, where versions are allowed also TENANT/NAME@VERSION.
+struct Target {
+  functions::FunctionId id;
+  std::string version;  // "": the current one
+
+  std::string text() const { return id.text() + (version.empty() ? "" : "@" + version); }
+  std::string path() const { return "/v1/functions/" + text(); }
+};
+
+Result<Target> parse_target(const std::string& text, bool with_version) {
+  const size_t at = text.find('@');
+  Target out;
+  ASSIGN_OR_RETURN(out.id, functions::FunctionId::parse(std::string_view(text).substr(0, at)));
+  if (at == std::string::npos) return out;
+  out.version = text.substr(at + 1);
+  if (!with_version) return fail(ErrorCode::kInvalidArgument, "this takes a function, without a version: " + text);
+  if (out.version.empty() || out.version.find_first_not_of("0123456789") != std::string::npos)
+    return fail(ErrorCode::kInvalidArgument, "the version after @ must be a number: " + text);
+  return out;
+}
+
+// A problem document as people read it: title, detail, the guest's stack.
+Error error_of(const json& problem, unsigned status) {
+  const auto text = [&](const char* field) {
+    const auto it = problem.find(field);
+    return it != problem.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  std::string message = text("title");
+  if (const auto detail = text("detail"); !detail.empty()) message += (message.empty() ? "" : ": ") + detail;
+  if (message.empty()) message = "the host answered with status " + std::to_string(status);
+  if (const auto stack = problem.find("stack"); stack != problem.end() && stack->is_array())
+    for (const auto& frame : *stack)
+      if (frame.is_object())
+        message +=
+            "\n    at " + frame.value("function", json("?")).dump() + " +" + frame.value("offset", json(0)).dump();
+  return {ErrorCode::kUnavailable, std::move(message)};
+}
+
+std::unexpected<Error> error_of(const HttpResponse& response) {
+  const json problem = json::parse(response.body, nullptr, false);
+  if (problem.is_object()) return std::unexpected(error_of(problem, response.status));
+  return fail(ErrorCode::kUnavailable, "the host answered with status " + std::to_string(response.status));
+}
+
+Result<void> write_out(std::string_view bytes) { return write_all(STDOUT_FILENO, as_bytes(bytes)); }
+
+std::string size_text(const json& bytes) {
+  const double value = bytes.is_number() ? bytes.get<double>() : 0;
+  char text[32];
+  if (value >= 1 << 20)
+    std::snprintf(text, sizeof(text), "%.1f MiB", value / (1 << 20));
+  else
+    std::snprintf(text, sizeof(text), "%.1f KiB", value / (1 << 10));
+  return text;
+}
+
+std::string text_of(const json& object, const char* field) {
+  const auto it = object.find(field);
+  if (it == object.end()) return "";
+  return it->is_string() ? it->get<std::string>() : it->dump();
+}
+
+// Columns as wide as their widest cell.
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows)
+    for (size_t i = 0; i < row.size(); ++i) {
+      if (i == widths.size()) widths.push_back(0);
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  std::string out;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      out += row[i];
+      if (i + 1 < row.size()) out.append(widths[i] - row[i].size() + 2, ' ');
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+// What all client commands share.
+class Client {
+ public:
+  std::string url = "http://127.0.0.1:7077";
+  std::string token;
+
+  void add_options(CLI::App& command) {
+    command.add_option("--server", url, "The host's address")->envname("SPORE_SERVER")->capture_default_str();
+    command.add_option("--token", token, "The key to show to the host")->envname("SPORE_TOKEN");
+  }
+  Result<HttpResponse> send(HttpRequest request,
+                            const std::function<Result<void>(std::string_view)>& on_body = {}) const {
+    ASSIGN_OR_RETURN(ServerAddress server, ServerAddress::parse(url));
+    server.token = token;
+    ASSIGN_OR_RETURN(HttpResponse response, send_request(server, request, on_body));
+    if (!response.ok()) return error_of(response);
+    return response;
+  }
+  Result<json> send_for_json(HttpRequest request) const {
+    ASSIGN_OR_RETURN(const HttpResponse response, send(std::move(request)));
+    json out = json::parse(response.body, nullptr, false);
+    if (!out.is_object()) return fail(ErrorCode::kUnavailable, "the host's answer is no JSON object");
+    return out;
+  }
+};
+
+struct PublishArguments {
+  std::string file, name, if_match;
+  bool only_new = false;
+  uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
+  std::vector<std::string> env, args;
+};
+
+// The limits and strings of the command line, over what the function has.
+Result<void> configure(const Client& client, const Target& target, const PublishArguments& arguments) {
+  json change = json::object();
+  if (arguments.timeout_ms) change["timeout_ms"] = arguments.timeout_ms;
+  if (arguments.memory_max_bytes) change["memory_max_bytes"] = arguments.memory_max_bytes;
+  if (arguments.output_max_bytes) change["output_max_bytes"] = arguments.output_max_bytes;
+  if (!arguments.args.empty()) change["args"] = arguments.args;
+  for (const auto& variable : arguments.env) {
+    const size_t equals = variable.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return fail(ErrorCode::kInvalidArgument, "--env must be written NAME=VALUE: " + variable);
+    change["env"][variable.substr(0, equals)] = variable.substr(equals + 1);
+  }
+  if (change.empty()) return {};
+  ASSIGN_OR_RETURN(json config, client.send_for_json({.target = target.path() + "/config"}));
+  config.update(change);
+  const std::string body = config.dump(-1, ' ', false, json::error_handler_t::replace);
+  TRY(client.send({.method = "PUT",
+                   .target = target.path() + "/config",
+                   .fields = {{"Content-Type", "application/json"}},
+                   .body = as_bytes(body)}));
+  return {};
+}
+
+Result<void> publish(const Client& client, const PublishArguments& arguments) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(arguments.name, false));
+  ASSIGN_OR_RETURN(const Bytes wasm, read_file(arguments.file, kModuleBytesMax));
+  HttpRequest request{.method = "PUT", .target = target.path(), .body = wasm};
+  request.fields = {{"Content-Type", "application/wasm"}, {"Accept", "text/event-stream"}};
+  if (!arguments.if_match.empty()) request.fields.emplace_back("If-Match", "\"" + arguments.if_match + "\"");
+  if (arguments.only_new) request.fields.emplace_back("If-None-Match", "*");
+
+  const auto begin = std::chrono::steady_clock::now();
+  std::optional<json> published;
+  std::optional<Error> problem;
+  {
+    ProgressLine line("publishing " + target.text());
+    EventParser events([&](const std::string& event, const std::string& data) {
+      const json parsed = json::parse(data, nullptr, false);
+      if (!parsed.is_object()) return;
+      if (event == "progress" && parsed.contains("share") && parsed["share"].is_number()) line.show(parsed["share"]);
+      if (event == "published") published = parsed;
+      if (event == "problem") problem = error_of(parsed, 0);
+    });
+    TRY(client.send(std::move(request), [&](std::string_view bytes) { return events.feed(bytes); }));
+  }
+  if (problem) return std::unexpected(std::move(*problem));
+  if (!published) return fail(ErrorCode::kUnavailable, "the host went away while it was publishing");
+  TRY(configure(client, target, arguments));
+  const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::printf("%s@%s  %s  %s of wasm, %s, %.2f s\n", target.text().c_str(), text_of(*published, "version").c_str(),
+              text_of(*published, "digest").c_str(), size_text((*published)["wasm_bytes"]).c_str(),
+              text_of(*published, "tier").c_str(), took);
+  return {};
+}
+
+struct CallArguments {
+  std::string function, file;
+  std::optional<std::string> text;
+  bool verbose = false;
+};
+
+Result<Bytes> input_of(const CallArguments& arguments) {
+  if (arguments.text) return Bytes(arguments.text->begin(), arguments.text->end());
+  if (!arguments.file.empty() && arguments.file != "-") return read_file(arguments.file, kInputBytesMax);
+  if (arguments.file.empty() && ::isatty(STDIN_FILENO)) return Bytes{};
+  return read_all(STDIN_FILENO, kInputBytesMax);
+}
+
+Result<void> call(const Client& client, const CallArguments& arguments) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(arguments.function, true));
+  ASSIGN_OR_RETURN(const Bytes input, input_of(arguments));
+  HttpRequest request{.method = "POST", .target = target.path() + "/call", .body = input};
+  request.fields = {{"Content-Type", "application/octet-stream"}};
+  ASSIGN_OR_RETURN(const HttpResponse response, client.send(std::move(request), write_out));
+  if (arguments.verbose)
+    std::fprintf(stderr, "call %s: %s, %s us\n", response.field("spore-call-id").c_str(),
+                 response.field("spore-start").c_str(), response.field("spore-duration-us").c_str());
+  return {};
+}
+
+Result<void> list(const Client& client, const std::string& what, bool raw) {
+  const size_t slash = what.find('/');
+  const std::string tenant = what.substr(0, slash), prefix = slash == std::string::npos ? "" : what.substr(slash + 1);
+  if (!tenant.empty()) TRY(functions::check_name_part("the tenant's name", tenant));
+  std::vector<std::vector<std::string>> rows{{"FUNCTION", "VERSION", "TIER", "WASM", "PUBLISHED", "DIGEST"}};
+  json all = json::array();
+  std::string cursor;
+  do {
+    std::string path = "/v1/functions" + (tenant.empty() ? "" : "/" + tenant) + "?limit=1000";
+    if (!prefix.empty()) path += "&prefix=" + percent_encode(prefix);
+    if (!cursor.empty()) path += "&cursor=" + percent_encode(cursor);
+    ASSIGN_OR_RETURN(const json page, client.send_for_json({.target = path}));
+    if (!page.contains("functions") || !page["functions"].is_array())
+      return fail(ErrorCode::kUnavailable, "the host's answer holds no list of functions");
+    for (const auto& entry : page["functions"]) {
+      if (!entry.is_object()) continue;
+      all.push_back(entry);
+      rows.push_back({text_of(entry, "tenant") + "/" + text_of(entry, "name"), text_of(entry, "version"),
+                      text_of(entry, "tier"), size_text(entry.value("wasm_bytes", json(0))),
+                      text_of(entry, "published_at"), text_of(entry, "digest").substr(0, 16)});
+    }
+    const std::string next = text_of(page, "cursor");
+    if (next == cursor) break;
+    cursor = next;
+  } while (!cursor.empty());
+  return write_out(raw ? all.dump(2) + "\n" : table(rows));
+}
+
+Result<void> versions(const Client& client, const std::string& function) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(function, false));
+  ASSIGN_OR_RETURN(const json answer, client.send_for_json({.target = target.path() + "/versions"}));
+  std::vector<std::vector<std::string>> rows{{"", "VERSION", "TIER", "WASM", "PUBLISHED", "DIGEST"}};
+  for (const auto& entry : answer.value("versions", json::array()))
+    if (entry.is_object())
+      rows.push_back({entry.value("current", json(false)) == true ? "*" : "", text_of(entry, "version"),
+                      text_of(entry, "tier"), size_text(entry.value("wasm_bytes", json(0))),
+                      text_of(entry, "published_at"), text_of(entry, "digest")});
+  return write_out(table(rows));
+}
+
+Result<void> logs(const Client& client, const std::string& function, unsigned count) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(function, false));
+  ASSIGN_OR_RETURN(const json answer,
+                   client.send_for_json({.target = target.path() + "/logs?limit=" + std::to_string(count)}));
+  const json calls = answer.value("calls", json::array());
+  if (!calls.is_array()) return fail(ErrorCode::kUnavailable, "the host's answer holds no calls");
+  std::string out;
+  for (auto it = calls.rbegin(); it != calls.rend(); ++it) {  // the newest last, as in a log
+    if (!it->is_object()) continue;
+    out += text_of(*it, "ended_at") + "  " + text_of(*it, "id") + "  @" + text_of(*it, "version") + "  " +
+           text_of(*it, "outcome") + "  " + text_of(*it, "duration_us") + " us";
+    if (const auto detail = text_of(*it, "detail"); !detail.empty()) out += "  " + detail;
+    out += '\n';
+    std::string log = text_of(*it, "log");
+    if (it->value("log_truncated", json(false)) == true) log += "\n[the rest was cut off]";
+    for (size_t begin = 0; begin < log.size();) {
+      const size_t end = std::min(log.find('\n', begin), log.size());
+      out += "    " + log.substr(begin, end - begin) + "\n";
+      begin = end + 1;
+    }
+  }
+  return write_out(out);
+}
+
+Result<void> describe(const Client& client, const std::string& function) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(function, true));
+  ASSIGN_OR_RETURN(const json answer, client.send_for_json({.target = target.path()}));
+  return write_out(answer.dump(2) + "\n");
+}
+
+Result<void> roll_back(const Client& client, const std::string& function, uint64_t version) {
+  ASSIGN_OR_RETURN(const Target target, parse_target(function, false));
+  const std::string body = version ? json{{"version", version}}.dump() : "";
+  ASSIGN_OR_RETURN(const json answer, client.send_for_json({.method = "POST",
+                                                            .target = target.path() + "/rollback",
+                                                            .fields = {{"Content-Type", "application/json"}},
+                                                            .body = as_bytes(body)}));
+  return write_out(target.text() + "@" + text_of(answer, "version") + "  " + text_of(answer, "digest") + "\n");
+}
+
+Result<void> remove(const Client& client, const std::vector<std::string>& names) {
+  for (const auto& name : names) {
+    ASSIGN_OR_RETURN(const Target target, parse_target(name, false));
+    auto removed = client.send({.method = "DELETE", .target = target.path()});
+    if (!removed) return std::unexpected(std::move(removed).error().within(name));
+  }
+  return {};
+}
+
+// Adds one command; `arguments` lives as long as the callback, which runs `action` and tells its error.
+template <class Arguments>
+CLI::App* add(CLI::App& app, int& exit_code, const char* name, const char* help,
+              const std::shared_ptr<Arguments>& arguments, Result<void> (*action)(const Client&, const Arguments&)) {
+  auto* const command = app.add_subcommand(name, help);
+  const auto client = std::make_shared<Client>();
+  client->add_options(*command);
+  command->callback([client, arguments, action, name, &exit_code] {
+    const auto done = action(*client, *arguments);
+    if (done) return;
+    std::fprintf(stderr, "spore %s: %s\n", name, done.error().message.c_str());
+    exit_code = 1;
+  });
+  return command;
+}
+
+struct FunctionArguments {
+  std::string function;
+  unsigned count = 100;
+  uint64_t version = 0;
+  bool raw = false;
+  std::vector<std::string> names;
+};
+
+}  // namespace
+
+void add_client(CLI::App& app, int& exit_code) {
+  const auto publishing = std::make_shared<PublishArguments>();
+  auto* command =
+      add<PublishArguments>(app, exit_code, "publish", "Publish a module as a function", publishing, publish);
+  command->add_option("FILE", publishing->file, "The WebAssembly module")->required();
+  command->add_option("--name", publishing->name, "TENANT/NAME of the function")->required();
+  command->add_option("--if-match", publishing->if_match, "Only over the version with this digest");
+  command->add_flag("--new", publishing->only_new, "Only where there is no such function yet");
+  command->add_option("--timeout", publishing->timeout_ms, "Milliseconds that a call may take");
+  command->add_option("--memory-max", publishing->memory_max_bytes, "Bytes of linear memory, also 64MB, 1GB, ...")
+      ->transform(CLI::AsSizeValue(false));
+  command->add_option("--output-max", publishing->output_max_bytes, "Bytes of output, also 64MB, 1GB, ...")
+      ->transform(CLI::AsSizeValue(false));
+  command->add_option("--env", publishing->env, "NAME=VALUE for the function; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--arg", publishing->args, "An argument of the function; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+
+  const auto calling = std::make_shared<CallArguments>();
+  command =
+      add<CallArguments>(app, exit_code, "call", "Call a function; its output goes to standard output", calling, call);
+  command->add_option("FUNCTION", calling->function, "TENANT/NAME[@VERSION]")->required();
+  auto* const text = command->add_option("-d,--data", calling->text, "The input");
+  command->add_option("--data-file", calling->file, "The file that holds the input; - is standard input")
+      ->excludes(text);
+  command->add_flag("-v,--verbose", calling->verbose, "Tell the call's id and time on standard error");
+  command->footer("Without --data and --data-file the input is read from standard input, unless that is a terminal.");
+
+  const auto with_function = [&](const char* name, const char* help,
+                                 Result<void> (*action)(const Client&, const FunctionArguments&)) {
+    const auto arguments = std::make_shared<FunctionArguments>();
+    auto* const added = add<FunctionArguments>(app, exit_code, name, help, arguments, action);
+    return std::pair{added, arguments};
+  };
+  using A = const FunctionArguments&;
+  using C = const Client&;
+  {
+    auto [added, arguments] =
+        with_function("ls", "List functions", [](C client, A a) { return list(client, a.function, a.raw); });
+    added->add_option("PREFIX", arguments->function, "TENANT or TENANT/PREFIX");
+    added->add_flag("--json", arguments->raw, "All fields, as JSON");
+  }
+  {
+    auto [added, arguments] = with_function("describe", "Show all that is known of a function",
+                                            [](C client, A a) { return describe(client, a.function); });
+    added->add_option("FUNCTION", arguments->function, "TENANT/NAME[@VERSION]")->required();
+  }
+  {
+    auto [added, arguments] = with_function("versions", "List the versions of a function",
+                                            [](C client, A a) { return versions(client, a.function); });
+    added->add_option("FUNCTION", arguments->function, "TENANT/NAME")->required();
+  }
+  {
+    auto [added, arguments] = with_function("rollback", "Make an older version current",
+                                            [](C client, A a) { return roll_back(client, a.function, a.version); });
+    added->add_option("FUNCTION", arguments->function, "TENANT/NAME")->required();
+    added->add_option("--to", arguments->version, "The version's number (default: the one before the current one)");
+  }
+  {
+    auto [added, arguments] =
+        with_function("rm", "Remove functions", [](C client, A a) { return remove(client, a.names); });
+    added->add_option("FUNCTION", arguments->names, "TENANT/NAME ...")->required();
+  }
+  {
+    auto [added, arguments] = with_function("logs", "Show the last calls of a function and what they logged",
+                                            [](C client, A a) { return logs(client, a.function, a.count); });
+    added->add_option("FUNCTION", arguments->function, "TENANT/NAME")->required();
+    added->add_option("-n,--count", arguments->count, "How many calls at most")->capture_default_str();
+  }
+}
+
+}  // namespace spore::bin
