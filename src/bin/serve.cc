@@ -1,0 +1,259 @@
+// `spore serve`: one host. Puts registry, worker, API and server together, and takes them down again in order.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "base/fd.h"
+#include "bin/commands.h"
+#include "bin/runtime.h"
+#include "functions/host_key.h"
+#include "functions/registry.h"
+#include "gateway/api.h"
+#include "gateway/server.h"
+#include "host/entry.h"
+#include "host/imports.h"
+#include "object_store/directory_store.h"
+#include "worker/worker.h"
+
+namespace spore::bin {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr auto kDrainPoll = milliseconds(20);
+constexpr auto kLastResponses = milliseconds(5'000);  // for clients to take the last responses
+
+struct ServeOptions {
+  std::string listen = "127.0.0.1:7077";
+  std::string data;
+  std::string keys;
+  unsigned seats = std::max(2u, std::thread::hardware_concurrency());
+  size_t queue_max = 10'000;
+  size_t queue_per_tenant_max = 5'000;
+  size_t connections_max = 8'192;
+  unsigned compiler_threads = std::max(1u, std::thread::hardware_concurrency());
+  unsigned publish_threads = 2;
+  uint64_t input_mib_max = 64;
+  uint64_t module_mib_max = 256;
+  uint64_t memory_mib_max = 1'024;
+  unsigned idle_timeout_ms = 60'000;
+  unsigned header_timeout_ms = 10'000;
+  unsigned drain_timeout_ms = 30'000;
+};
+
+struct Endpoint {
+  std::string address;
+  uint16_t port = 0;
+};
+
+Result<Endpoint> parse_endpoint(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  const auto wrong = [&] {
+    return fail(ErrorCode::kInvalidArgument, "--listen " + text + ": it is ADDRESS:PORT, as 127.0.0.1:7077 or [::1]:0");
+  };
+  if (colon == std::string::npos || colon == 0) return wrong();
+  Endpoint out{.address = text.substr(0, colon)};
+  if (out.address.front() == '[') {
+    if (out.address.back() != ']') return wrong();
+    out.address = out.address.substr(1, out.address.size() - 2);
+  }
+  if (out.address == "localhost") out.address = "127.0.0.1";
+  const std::string port = text.substr(colon + 1);
+  if (port.empty() || port.size() > 5 || port.find_first_not_of("0123456789") != std::string::npos) return wrong();
+  const unsigned long number = std::stoul(port);
+  if (number > 65535) return wrong();
+  out.port = static_cast<uint16_t>(number);
+  return out;
+}
+
+Result<std::filesystem::path> data_directory(const std::string& given) {
+  if (!given.empty()) return given;
+  if (const char* home = std::getenv("XDG_DATA_HOME"); home && *home) return std::filesystem::path(home) / "spore";
+  if (const char* home = std::getenv("HOME"); home && *home) {
+    return std::filesystem::path(home) / ".local" / "share" / "spore";
+  }
+  return fail(ErrorCode::kInvalidArgument, "give --data DIR: neither XDG_DATA_HOME nor HOME is set");
+}
+
+Result<void> make_directory(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return fail(ErrorCode::kInternal, "create " + directory.string() + ": " + error.message());
+  return {};
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // what it stays below is found out when connections come
+}
+
+sigset_t ending_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Waits up to `timeout` for a signal that ends the host; 0 where none came.
+int wait_for_signal(const sigset_t& signals, milliseconds timeout) {
+  const timespec time{.tv_sec = timeout.count() / 1000, .tv_nsec = timeout.count() % 1000 * 1'000'000};
+  const int signal = ::sigtimedwait(&signals, nullptr, &time);
+  return signal > 0 ? signal : 0;
+}
+
+// Until `done`, or until the deadline. Another signal ends the process at once.
+template <class Done>
+bool wait_until(const sigset_t& signals, steady_clock::time_point deadline, Done done) {
+  while (!done()) {
+    if (steady_clock::now() >= deadline) return false;
+    if (const int signal = wait_for_signal(signals, kDrainPoll)) ::_exit(128 + signal);
+  }
+  return true;
+}
+
+Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
+  TRY(host::link(module));
+  TRY(host::find_entry(module));
+  return {};
+}
+
+Result<void> serve(const ServeOptions& options) {
+  ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(options.listen));
+  gateway::Access access;
+  if (!options.keys.empty()) {
+    ASSIGN_OR_RETURN(access, gateway::Access::from_file(options.keys));
+  }
+  const bool loopback = endpoint.address == "::1" || endpoint.address.starts_with("127.");
+  if (!loopback && !access.has_keys()) {
+    return fail(ErrorCode::kPermissionDenied,
+                "will not listen on " + endpoint.address + " without keys: everybody could publish; give --keys FILE");
+  }
+  const sigset_t signals = ending_signals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread inherits this; the main thread waits for them
+  raise_descriptor_limit();
+
+  ASSIGN_OR_RETURN(const auto directory, data_directory(options.data));
+  TRY(make_directory(directory));
+  // Two hosts in one folder would each miss what the other publishes: the second is refused.
+  ASSIGN_OR_RETURN(const auto store, object_store::DirectoryStore::open(directory / "store", {.exclusive = true}));
+  ASSIGN_OR_RETURN(const Bytes host_key, functions::load_or_make_host_key(directory / "key"));
+  ASSIGN_OR_RETURN(const auto arena, start_runtime(host_key));
+  const compiler::ChildCompiler compiler;
+  functions::RegistryOptions registry_options;
+  registry_options.host_key = host_key;
+  ASSIGN_OR_RETURN(registry_options.cpu_level, wasm::cpu_level_of_this_machine());
+  registry_options.compiler_threads = options.compiler_threads;
+  registry_options.module_bytes_max = options.module_mib_max << 20;
+  ASSIGN_OR_RETURN(const auto registry, functions::Registry::open(*store, compiler, *arena, check_entry_and_imports,
+                                                                  std::move(registry_options)));
+
+  gateway::Server* wakes = nullptr;  // set before the first call can come
+  worker::Worker worker(
+      {.seats = options.seats, .queue_max = options.queue_max, .queue_per_tenant_max = options.queue_per_tenant_max},
+      [&] { wakes->post([&] { worker.run_queued(); }); });
+  gateway::Api api(*registry, worker, std::move(access),
+                   {.call_input_bytes_max = options.input_mib_max << 20,
+                    .module_bytes_max = options.module_mib_max << 20,
+                    .publish_threads = options.publish_threads});
+  ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
+                                                               .port = endpoint.port,
+                                                               .connections_max = options.connections_max,
+                                                               .memory_bytes_max = options.memory_mib_max << 20,
+                                                               .header_timeout_ms = options.header_timeout_ms,
+                                                               .idle_timeout_ms = options.idle_timeout_ms},
+                                                              api));
+  wakes = server.get();
+  api.serve(*server);
+
+  // One thread more than there are seats, so that one is always left for everything but calls.
+  std::vector<std::jthread> threads;
+  for (unsigned i = 0; i < options.seats + 1; ++i) {
+    threads.emplace_back([&] {
+      const worker::Worker::Attachment attachment(worker);
+      server->run();
+    });
+  }
+  std::printf("spore: listening on http://%s:%u (%u seats, data in %s)\n",
+              endpoint.address.find(':') == std::string::npos ? endpoint.address.c_str()
+                                                              : ("[" + endpoint.address + "]").c_str(),
+              server->port(), options.seats, directory.c_str());
+  std::fflush(stdout);
+
+  int signal = 0;
+  while (!signal) signal = wait_for_signal(signals, milliseconds(3'600'000));
+  std::fprintf(stderr, "spore: draining\n");
+  api.drain();
+  worker.drain();
+  server->drain();
+  const auto idle = [&] {
+    const auto stats = worker.stats();
+    return stats.running == 0 && stats.waiting == 0 && api.pending() == 0;
+  };
+  if (!wait_until(signals, steady_clock::now() + milliseconds(options.drain_timeout_ms), idle)) {
+    std::fprintf(stderr, "spore: calls still run after %u ms; they are cancelled\n", options.drain_timeout_ms);
+    worker.cancel_all();
+  }
+  api.finish();
+  const auto all_answered = [&] {
+    const auto stats = worker.stats();
+    return stats.running == 0 && stats.waiting == 0 && server->stats().open == 0;
+  };
+  wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
+  worker.cancel_all();  // what finish() still handed over
+  server->stop();
+  threads.clear();
+  std::fprintf(stderr, "spore: stopped\n");
+  return {};
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App* serve_app = app.add_subcommand("serve", "Serve functions over HTTP");
+  const auto add = [&](const std::string& name, auto& value, const std::string& help) {
+    std::string variable = "SPORE_" + name.substr(2);
+    for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    return serve_app->add_option(name, value, help)->envname(variable)->capture_default_str();
+  };
+  add("--listen", options->listen, "Address and port; port 0 takes any free one")->type_name("ADDRESS:PORT");
+  add("--data", options->data, "Folder of everything that survives a restart; default: ~/.local/share/spore")
+      ->type_name("DIR");
+  add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
+  add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
+  add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
+  add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
+  add("--connections", options->connections_max, "Connections open at once")->check(CLI::Range(1, 1'000'000));
+  add("--compiler-threads", options->compiler_threads, "Threads of one compilation")->check(CLI::Range(1, 256));
+  add("--publish-threads", options->publish_threads, "Publishes at once")->check(CLI::Range(1, 64));
+  add("--input-mib", options->input_mib_max, "Largest input of a call")->check(CLI::Range(1, 1024));
+  add("--module-mib", options->module_mib_max, "Largest module")->check(CLI::Range(1, 1024));
+  add("--memory-mib", options->memory_mib_max, "Of all request bodies and unsent responses together")
+      ->check(CLI::Range(1, 1 << 20));
+  add("--header-timeout", options->header_timeout_ms, "For a request's header to arrive, in ms")
+      ->check(CLI::Range(1, 3'600'000));
+  add("--idle-timeout", options->idle_timeout_ms, "Between requests of a connection, in ms")
+      ->check(CLI::Range(1, 3'600'000));
+  add("--drain-timeout", options->drain_timeout_ms, "For running calls to end at SIGTERM, in ms")
+      ->check(CLI::Range(0, 3'600'000));
+  serve_app->footer(
+      "Every flag has a variable: --queue is SPORE_QUEUE. SIGTERM drains and exits 0; a second one exits at once.");
+  serve_app->callback([options, &exit_code] {
+    if (const auto served = serve(*options); !served) {
+      std::fprintf(stderr, "spore: %s\n", served.error().message.c_str());
+      exit_code = 1;
+    }
+  });
+}
+
+}  // namespace spore::bin

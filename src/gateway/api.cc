@@ -1,0 +1,265 @@
+#include "gateway/api.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "gateway/openapi.h"
+#include "gateway/problem.h"
+
+namespace spore::gateway {
+using nlohmann::json;
+
+namespace {
+
+constexpr uint64_t kSmallBodyBytesMax = 1 << 20;  // of everything but modules and inputs of calls
+
+struct Rule {
+  Endpoint endpoint;
+  Verb method;
+  Scope scope;
+  bool takes_body;
+};
+
+// Every endpoint with its methods; what is not here is 405 (or 404, where the endpoint is unknown). HEAD is like GET.
+constexpr Rule kRules[] = {
+    {Endpoint::kPage, Verb::get, Scope::kNone, false},
+    {Endpoint::kHealth, Verb::get, Scope::kNone, false},
+    {Endpoint::kReady, Verb::get, Scope::kNone, false},
+    {Endpoint::kMetrics, Verb::get, Scope::kAdmin, false},
+    {Endpoint::kOpenApi, Verb::get, Scope::kNone, false},
+    {Endpoint::kFunctions, Verb::get, Scope::kRead, false},
+    {Endpoint::kFunction, Verb::get, Scope::kRead, false},
+    {Endpoint::kFunction, Verb::put, Scope::kPublish, true},
+    {Endpoint::kFunction, Verb::delete_, Scope::kPublish, false},
+    {Endpoint::kConfig, Verb::get, Scope::kRead, false},
+    {Endpoint::kConfig, Verb::put, Scope::kPublish, true},
+    {Endpoint::kVersions, Verb::get, Scope::kRead, false},
+    {Endpoint::kRollback, Verb::post, Scope::kPublish, true},
+    {Endpoint::kLogs, Verb::get, Scope::kRead, false},
+    {Endpoint::kCall, Verb::post, Scope::kCall, true},
+    {Endpoint::kOperation, Verb::get, Scope::kPublish, false},
+};
+
+std::string_view name_of(Verb method) {
+  switch (method) {
+    case Verb::get: return "GET, HEAD";
+    case Verb::put: return "PUT";
+    case Verb::post: return "POST";
+    case Verb::delete_: return "DELETE";
+    default: return "";
+  }
+}
+
+bool wants_async(const Request& request) {
+  if (request.field(Field::kPrefer).find("respond-async") != std::string::npos) return true;
+  const auto async = request.parameter("async");
+  return async && *async != "0" && *async != "false";
+}
+
+std::optional<uint64_t> parse_number(std::string_view text) {
+  uint64_t value = 0;
+  if (text.empty() || text.size() > 19) return std::nullopt;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = value * 10 + static_cast<uint64_t>(c - '0');
+  }
+  return value;
+}
+
+}  // namespace
+
+Api::Api(functions::Registry& registry, worker::Worker& worker, Access access, ApiOptions options)
+    : registry_(registry),
+      worker_(worker),
+      access_(std::move(access)),
+      options_(options),
+      catalogue_(options.catalogue_threads, options.catalogue_queue_max),
+      publishing_(options.publish_threads, options.publish_queue_max) {}
+
+void Api::finish() {
+  stop_publishing_.request_stop();
+  publishing_.finish();
+  catalogue_.finish();
+}
+
+Response Api::answer(const Request& request, Response response) {
+  metrics_.count_response(response.status);
+  return response;
+}
+
+Response Api::error(unsigned status, std::string_view detail) {
+  metrics_.count_response(status);
+  return problem(status, detail);
+}
+
+std::variant<uint64_t, Response> Api::admit(Request& request) {
+  request.route = parse_route(request.path());
+  const Route& route = request.route;
+  const auto refuse = [&](Response response) { return answer(request, std::move(response)); };
+  const Verb method = request.method == Verb::head ? Verb::get : request.method;
+  const Rule* rule = nullptr;
+  std::string allowed;
+  for (const Rule& candidate : kRules) {
+    if (candidate.endpoint != route.endpoint) continue;
+    if (candidate.method == method) {
+      rule = &candidate;
+      break;
+    }
+    if (!allowed.empty()) allowed += ", ";
+    allowed += name_of(candidate.method);
+  }
+  if (auto refusal = access_.check(request, rule ? rule->scope : Scope::kNone, route.tenant)) {
+    return refuse(std::move(*refusal));
+  }
+  if (!rule) {
+    if (allowed.empty()) return refuse(problem(404, "there is no such endpoint", request.path()));
+    Response response = problem(405, "this endpoint knows " + allowed, request.path());
+    response.add_field("Allow", allowed);
+    return refuse(std::move(response));
+  }
+  const bool works = route.endpoint == Endpoint::kCall || method != Verb::get;
+  if (works && draining_.load(std::memory_order_relaxed)) {
+    return refuse(problem(503, "draining", "The host is shutting down", "", request.path()));
+  }
+  if (!rule->takes_body) return uint64_t{0};
+  if (route.endpoint == Endpoint::kCall) return options_.call_input_bytes_max;
+  return route.endpoint == Endpoint::kFunction ? options_.module_bytes_max : kSmallBodyBytesMax;
+}
+
+void Api::handle(Request& request, Responder responder) {
+  const Route& route = request.route;
+  if (route.name.empty()) return responder.respond(answer(request, get(request)));
+  auto id = functions::FunctionId::make(route.tenant, route.name);
+  if (!id) {
+    const unsigned status = request.method == Verb::put ? 400 : 404;
+    return responder.respond(answer(request, problem(status, id.error().message, request.path())));
+  }
+  if (route.endpoint == Endpoint::kCall) return call(request, std::move(*id), std::move(responder));
+  if (request.method == Verb::get || request.method == Verb::head) {
+    switch (route.endpoint) {
+      case Endpoint::kFunction: return responder.respond(answer(request, describe(request, *id)));
+      case Endpoint::kConfig: return responder.respond(answer(request, config(request, *id)));
+      case Endpoint::kVersions: return responder.respond(answer(request, versions(*id)));
+      default: return responder.respond(answer(request, logs(request, *id)));
+    }
+  }
+  if (route.endpoint == Endpoint::kFunction && request.method == Verb::put) {
+    return publish(request, std::move(*id), std::move(responder));
+  }
+  change(request, std::move(*id), std::move(responder));
+}
+
+Response Api::get(const Request& request) {
+  switch (request.route.endpoint) {
+    case Endpoint::kPage: return text_response(200, "text/html; charset=utf-8", page());
+    case Endpoint::kHealth: return text_response(200, "text/plain; charset=utf-8", "ok\n");
+    case Endpoint::kReady:
+      if (draining_.load(std::memory_order_relaxed)) {
+        return problem(503, "draining", "The host is shutting down", "", request.path());
+      }
+      return text_response(200, "text/plain; charset=utf-8", "ready\n");
+    case Endpoint::kMetrics:
+      if (!access_.sees_all_tenants(request)) return problem(403, "metrics are about every tenant", request.path());
+      CHECK(server_ != nullptr);
+      return text_response(200, "text/plain; version=0.0.4; charset=utf-8",
+                           metrics_.render(server_->stats(), worker_.stats(), registry_.stats()));
+    case Endpoint::kOpenApi: return text_response(200, "application/json", openapi());
+    case Endpoint::kFunctions: return list(request);
+    case Endpoint::kOperation: return operation(request);
+    default: return problem(404, "there is no such endpoint", request.path());
+  }
+}
+
+Response Api::operation(const Request& request) {
+  const auto found = operations_.find(request.route.id);
+  const auto tenant = access_.only_tenant(request);
+  if (!found || (tenant && *tenant != found->tenant())) {
+    return problem(404, "there is no such operation (any more)", request.path());
+  }
+  return text_response(200, "application/json",
+                       found->describe().dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+// ---- calls ----------------------------------------------------------------------------------------------------------
+
+void Api::call(Request& request, functions::FunctionId id, Responder responder) {
+  const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
+  worker::CallRequest call;
+  if (!request.target.empty() && (request.has(Field::kPrefer) || request.path().size() != request.target.size())) {
+    if (wants_async(request)) {
+      return refuse(problem(501, "asynchronous calls are not offered by this host; call without Prefer: "
+                                 "respond-async and without ?async=1",
+                            request.path()));
+    }
+    if (const auto timeout = request.parameter("timeout_ms")) {
+      const auto ms = parse_number(*timeout);
+      if (!ms || *ms == 0 || *ms > functions::kTimeoutMsMax) {
+        return refuse(problem(400, "timeout_ms is a whole number from 1 to " + std::to_string(functions::kTimeoutMsMax),
+                              request.path()));
+      }
+      call.timeout = std::chrono::milliseconds(*ms);
+    }
+  }
+  call.input = std::move(request.body);
+  if (auto loaded = registry_.find_loaded(id, request.route.version)) {
+    return start_call(std::move(loaded), std::move(call), std::move(request.body_share), std::move(responder));
+  }
+  // The first call after a start, or a function that does not exist. Loading may read a disk, even compile.
+  if (!registry_.describe(id)) return refuse(problem(404, "there is no function " + id.text(), request.path()));
+  auto shared = std::make_shared<Responder>(std::move(responder));
+  Background::Task task = [this, shared, id, call = std::move(call), share = std::move(request.body_share),
+                           version = request.route.version, path = std::string(request.path())]() mutable {
+    auto loaded = registry_.load(id, version);
+    if (!loaded) {
+      metrics_.count_response(status_of(loaded.error().code));
+      return shared->respond(problem_of(loaded.error(), path));
+    }
+    start_call(std::move(*loaded), std::move(call), std::move(share), std::move(*shared));
+  };
+  if (!catalogue_.try_submit(task)) {
+    shared->respond(answer(request, problem(503, "too many functions are being loaded", request.path())));
+  }
+}
+
+void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call,
+                     MemoryBudget::Share input_share, Responder responder) {
+  const uint64_t input_bytes = call.input.size();
+  call.function = function;
+  worker_.submit(std::move(call), [this, function = std::move(function), input_bytes, share = std::move(input_share),
+                                   responder = std::move(responder)](worker::CallResult result) mutable {
+    share.release();
+    responder.respond(response_of(std::move(result), *function, input_bytes));
+  });
+}
+
+Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, uint64_t input_bytes) {
+  metrics_.count_call(result);
+  Response response;
+  CallLogEntry entry{.id = result.id,
+                     .function = function.id,
+                     .version = function.version.number,
+                     .ended_at = std::chrono::system_clock::now(),
+                     .outcome = result.status,
+                     .exit_code = result.exit_code,
+                     .detail = result.status == worker::CallStatus::kFailed ? result.error.message
+                                                                             : result.trap.message,
+                     .queued = result.queued,
+                     .duration = result.duration,
+                     .input_bytes = input_bytes,
+                     .output_bytes = result.output.size(),
+                     .log = std::move(result.log),
+                     .log_truncated = result.log_truncated};
+  if (result.status == worker::CallStatus::kOk) {
+    response.body = std::move(result.output);
+  } else {
+    response = problem_of(result, function);
+  }
+  response.add_field("Spore-Call-Id", result.id.text());
+  if (result.start != worker::StartKind::kNone) response.add_field("Spore-Start", to_string(result.start));
+  response.add_field("Spore-Duration-Us", std::to_string(result.duration.count()));
+  call_log_.add(std::move(entry));
+  metrics_.count_response(response.status);
+  return response;
+}
+
+}  // namespace spore::gateway

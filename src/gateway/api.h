@@ -1,0 +1,93 @@
+// What the gateway's requests mean: the endpoints of docs/api (openapi.cc describes them to programs).
+//
+//   Server --admit, handle--> Api --calls--> Worker
+//                              |--changes, first loads--> Background --> Registry
+//
+// handle() runs on a thread of the server that is attached to the worker, so a call may run inside it. Whatever may wait
+// for a disk or the compiler goes to threads of Background: two queues, so that publishing delays neither calls nor the
+// first load of a function.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "functions/registry.h"
+#include "gateway/access.h"
+#include "gateway/background.h"
+#include "gateway/call_log.h"
+#include "gateway/metrics.h"
+#include "gateway/operations.h"
+#include "gateway/server.h"
+#include "worker/worker.h"
+
+namespace spore::gateway {
+
+struct ApiOptions {
+  uint64_t call_input_bytes_max = 64ull << 20;
+  uint64_t module_bytes_max = 256ull << 20;
+  unsigned publish_threads = 2;
+  size_t publish_queue_max = 64;
+  unsigned catalogue_threads = 2;  // changes but publishing, and first loads
+  size_t catalogue_queue_max = 1'000;
+};
+
+class Api final : public Application {
+ public:
+  // `registry` and `worker` outlive it.
+  Api(functions::Registry& registry, worker::Worker& worker, Access access, ApiOptions options);
+  ~Api() override { finish(); }
+
+  // The server that this answers for; before its first request.
+  void serve(const Server& server) { server_ = &server; }
+  // From now on calls and changes are refused, and /readyz says so.
+  void drain() { draining_.store(true, std::memory_order_relaxed); }
+  // Publishes and changes that wait or run.
+  size_t pending() const { return publishing_.pending() + catalogue_.pending(); }
+  // Gives up compilations of publishes under way, and returns when no thread of this works on a request any more. Calls
+  // are the worker's affair.
+  void finish();
+
+  std::variant<uint64_t, Response> admit(Request& request) override;
+  void handle(Request& request, Responder responder) override;
+  Response error(unsigned status, std::string_view detail) override;
+
+ private:
+  struct Publish;
+
+  Response answer(const Request& request, Response response);
+  Response get(const Request& request);
+  Response list(const Request& request);
+  Response describe(const Request& request, const functions::FunctionId& id);
+  Response versions(const functions::FunctionId& id);
+  Response config(const Request& request, const functions::FunctionId& id);
+  Response logs(const Request& request, const functions::FunctionId& id);
+  Response operation(const Request& request);
+
+  void call(Request& request, functions::FunctionId id, Responder responder);
+  void start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call,
+                  MemoryBudget::Share input_share, Responder responder);
+  Response response_of(worker::CallResult result, const functions::LoadedFunction& function, uint64_t input_bytes);
+
+  void publish(Request& request, functions::FunctionId id, Responder responder);
+  void change(Request& request, functions::FunctionId id, Responder responder);
+  Response configure(const functions::FunctionId& id, const Bytes& body, std::optional<Digest> expected);
+  Response roll_back(const functions::FunctionId& id, std::optional<uint64_t> version);
+  Response remove(const functions::FunctionId& id, std::optional<Digest> expected);
+
+  functions::Registry& registry_;
+  worker::Worker& worker_;
+  const Access access_;
+  const ApiOptions options_;
+  const Server* server_ = nullptr;
+  std::atomic<bool> draining_{false};
+  std::stop_source stop_publishing_;
+  Metrics metrics_;
+  CallLog call_log_;
+  Operations operations_;
+  Background catalogue_;
+  Background publishing_;
+};
+
+}  // namespace spore::gateway

@@ -1,0 +1,31 @@
+#include "gateway/call_log.h"
+
+namespace spore::gateway {
+
+namespace {
+uint64_t bytes_of(const CallLogEntry& entry) { return entry.log.size() + entry.detail.size(); }
+}  // namespace
+
+void CallLog::add(CallLogEntry entry) {
+  std::deque<CallLogEntry> dropped;  // destroyed outside the lock
+  auto ring = ring_.lock();
+  ring->bytes += bytes_of(entry);
+  ring->entries.push_back(std::move(entry));
+  while (ring->entries.size() > entries_max_ || (ring->bytes > bytes_max_ && ring->entries.size() > 1)) {
+    ring->bytes -= bytes_of(ring->entries.front());
+    dropped.push_back(std::move(ring->entries.front()));
+    ring->entries.pop_front();
+  }
+  ring.lock().unlock();
+}
+
+std::vector<CallLogEntry> CallLog::last_of(const functions::FunctionId& function, size_t count_max) const {
+  std::vector<CallLogEntry> out;
+  auto ring = ring_.lock();
+  for (auto entry = ring->entries.rbegin(); entry != ring->entries.rend() && out.size() < count_max; ++entry) {
+    if (entry->function == function) out.push_back(*entry);
+  }
+  return out;
+}
+
+}  // namespace spore::gateway

@@ -1,0 +1,92 @@
+#include "gateway/metrics.h"
+
+#include <algorithm>
+
+namespace spore::gateway {
+
+namespace {
+
+uint64_t value_of(const std::atomic<uint64_t>& counter) { return counter.load(std::memory_order_relaxed); }
+void increment(std::atomic<uint64_t>& counter, uint64_t by = 1) { counter.fetch_add(by, std::memory_order_relaxed); }
+
+void head(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
+  out.append("# HELP ").append(name).append(" ").append(help).append("\n# TYPE ").append(name).append(" ");
+  out.append(type).append("\n");
+}
+
+void sample(std::string& out, std::string_view name, std::string_view labels, uint64_t value) {
+  out.append(name).append(labels).append(" ").append(std::to_string(value)).append("\n");
+}
+
+void single(std::string& out, std::string_view name, std::string_view type, std::string_view help, uint64_t value) {
+  head(out, name, type, help);
+  sample(out, name, "", value);
+}
+
+std::string seconds(uint64_t us) {
+  std::string text = std::to_string(static_cast<double>(us) / 1e6);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text += '0';
+  return text;
+}
+
+}  // namespace
+
+void Metrics::count_response(unsigned status) { increment(responses_[std::min(status / 100, 5u)]); }
+
+void Metrics::count_call(const worker::CallResult& result) {
+  increment(calls_[static_cast<size_t>(result.status)]);
+  const auto us = static_cast<uint64_t>(result.duration.count());
+  increment(durations_[static_cast<size_t>(std::ranges::lower_bound(kBucketsUs, us) - kBucketsUs.begin())]);
+  increment(duration_us_sum_, us);
+}
+
+void Metrics::count_publish(bool published) { increment(published ? published_ : publish_failed_); }
+
+std::string Metrics::render(const ServerStats& server, const worker::WorkerStats& worker,
+                            const functions::RegistryStats& registry) const {
+  std::string out;
+  head(out, "spore_http_responses_total", "counter", "HTTP responses, by class of status.");
+  for (unsigned hundreds = 2; hundreds <= 5; ++hundreds) {
+    sample(out, "spore_http_responses_total", "{class=\"" + std::to_string(hundreds) + "xx\"}",
+           value_of(responses_[hundreds]));
+  }
+  head(out, "spore_calls_total", "counter", "Calls that ended, by outcome.");
+  for (size_t i = 0; i < kOutcomes; ++i) {
+    const auto outcome = to_string(static_cast<worker::CallStatus>(i));
+    sample(out, "spore_calls_total", "{outcome=\"" + std::string(outcome) + "\"}", value_of(calls_[i]));
+  }
+  head(out, "spore_call_duration_seconds", "histogram", "Time of a call from its arrival to its end.");
+  uint64_t sum = 0;
+  for (size_t i = 0; i < kBucketsUs.size(); ++i) {
+    sum += value_of(durations_[i]);
+    sample(out, "spore_call_duration_seconds_bucket", "{le=\"" + seconds(kBucketsUs[i]) + "\"}", sum);
+  }
+  sum += value_of(durations_.back());
+  sample(out, "spore_call_duration_seconds_bucket", "{le=\"+Inf\"}", sum);
+  out += "spore_call_duration_seconds_sum " + seconds(value_of(duration_us_sum_)) + "\n";
+  sample(out, "spore_call_duration_seconds_count", "", sum);
+
+  single(out, "spore_calls_running", "gauge", "Calls that run now.", worker.running);
+  single(out, "spore_calls_waiting", "gauge", "Calls that wait for a seat.", worker.waiting);
+  single(out, "spore_draining", "gauge", "1 while the host shuts down.", worker.draining ? 1 : 0);
+  single(out, "spore_connections_open", "gauge", "Open HTTP connections.", server.open);
+  single(out, "spore_connections_accepted_total", "counter", "HTTP connections accepted.", server.accepted);
+  single(out, "spore_connections_refused_total", "counter", "HTTP connections refused for want of room.",
+         server.refused);
+  single(out, "spore_http_requests_total", "counter", "HTTP requests whose header was read.", server.requests);
+  single(out, "spore_http_memory_bytes", "gauge", "Bytes held for request bodies and unsent responses.",
+         server.memory_bytes);
+  head(out, "spore_publishes_total", "counter", "Publishes that ended, by outcome.");
+  sample(out, "spore_publishes_total", "{outcome=\"published\"}", value_of(published_));
+  sample(out, "spore_publishes_total", "{outcome=\"failed\"}", value_of(publish_failed_));
+  single(out, "spore_functions", "gauge", "Functions in the catalogue.", registry.functions);
+  single(out, "spore_functions_loaded", "gauge", "Functions held ready to run.", registry.loaded);
+  single(out, "spore_background_compiles_waiting", "gauge", "Modules that wait for their optimised code.",
+         registry.background_waiting);
+  single(out, "spore_compiles_total", "counter", "Modules compiled.", registry.compiled);
+  single(out, "spore_compile_failures_total", "counter", "Compilations that failed.", registry.compile_failures);
+  return out;
+}
+
+}  // namespace spore::gateway

@@ -1,0 +1,183 @@
+#include "gateway/openapi.h"
+
+namespace spore::gateway {
+
+std::string_view openapi() {
+  return R"json({
+  "openapi": "3.1.0",
+  "info": {
+    "title": "Spore",
+    "version": "1",
+    "description": "Publish WebAssembly functions and call them. Errors are RFC 9457 problem documents."
+  },
+  "components": {
+    "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+    "parameters": {
+      "tenant": {"name": "tenant", "in": "path", "required": true, "schema": {"$ref": "#/components/schemas/Name"}},
+      "name": {"name": "name", "in": "path", "required": true, "schema": {"$ref": "#/components/schemas/Name"},
+               "description": "NAME, or NAME@VERSION to read or call one version"},
+      "ifMatch": {"name": "If-Match", "in": "header", "schema": {"type": "string"},
+                  "description": "The entity tag of the current version, or *"}
+    },
+    "schemas": {
+      "Name": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"},
+      "Config": {
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+          "timeout_ms": {"type": "integer", "minimum": 1, "maximum": 3600000, "default": 30000},
+          "memory_max_bytes": {"type": "integer", "maximum": 4294967296, "default": 1073741824},
+          "output_max_bytes": {"type": "integer", "maximum": 1073741824, "default": 67108864},
+          "env": {"type": "object", "additionalProperties": {"type": "string"}},
+          "args": {"type": "array", "items": {"type": "string"}}
+        }
+      },
+      "Version": {
+        "type": "object",
+        "properties": {
+          "tenant": {"type": "string"}, "name": {"type": "string"}, "version": {"type": "integer"},
+          "digest": {"type": "string", "description": "SHA-256 of the module"},
+          "wasm_bytes": {"type": "integer"}, "object_bytes": {"type": "integer"},
+          "tier": {"enum": ["fast", "optimised"]}, "published_at": {"type": "string", "format": "date-time"},
+          "current": {"type": "boolean"}, "config": {"$ref": "#/components/schemas/Config"}
+        }
+      },
+      "Operation": {
+        "type": "object",
+        "properties": {
+          "id": {"type": "string"}, "operation": {"type": "string"},
+          "status": {"enum": ["running", "succeeded", "failed"]}, "progress": {"type": "number"},
+          "result": {"$ref": "#/components/schemas/Version"}, "problem": {"$ref": "#/components/schemas/Problem"}
+        }
+      },
+      "Problem": {
+        "type": "object",
+        "required": ["type", "title", "status"],
+        "properties": {
+          "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
+          "detail": {"type": "string"}, "instance": {"type": "string"},
+          "code": {"type": "string"}, "message": {"type": "string"}, "exit_code": {"type": "integer"},
+          "function": {"type": "string"}, "version": {"type": "integer"},
+          "stack": {"type": "array", "items": {"type": "object", "properties": {
+            "function": {"type": "string"}, "index": {"type": "integer"}, "offset": {"type": "integer"}}}}
+        }
+      }
+    },
+    "responses": {
+      "Version": {"description": "A version", "headers": {"ETag": {"schema": {"type": "string"}}},
+                  "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Version"}}}},
+      "Problem": {"description": "What went wrong",
+                  "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    }
+  },
+  "security": [{"key": []}, {}],
+  "paths": {
+    "/v1/functions": {
+      "get": {
+        "summary": "List functions",
+        "parameters": [
+          {"name": "prefix", "in": "query", "schema": {"type": "string"}},
+          {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+          {"name": "cursor", "in": "query", "schema": {"type": "string"}}
+        ],
+        "responses": {"200": {"description": "Functions by tenant and name; `cursor` where there are more"}}
+      }
+    },
+    "/v1/functions/{tenant}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}],
+      "get": {"summary": "List a tenant's functions", "responses": {"200": {"description": "As above"}}}
+    },
+    "/v1/functions/{tenant}/{name}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "get": {"summary": "Describe a function",
+              "responses": {"200": {"$ref": "#/components/responses/Version"},
+                            "404": {"$ref": "#/components/responses/Problem"}}},
+      "put": {
+        "summary": "Publish a module as the new current version",
+        "description": "Accept: text/event-stream gives progress, then published or problem. Prefer: respond-async answers 202.",
+        "parameters": [{"$ref": "#/components/parameters/ifMatch"},
+                       {"name": "If-None-Match", "in": "header", "schema": {"const": "*"}}],
+        "requestBody": {"required": true, "content": {"application/wasm": {"schema": {"type": "string", "format": "binary"}}}},
+        "responses": {"200": {"$ref": "#/components/responses/Version"}, "201": {"$ref": "#/components/responses/Version"},
+                      "202": {"description": "Accepted; Location names the operation"},
+                      "412": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+                      "422": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"}}
+      },
+      "delete": {"summary": "Remove a function with all its versions",
+                 "parameters": [{"$ref": "#/components/parameters/ifMatch"}],
+                 "responses": {"204": {"description": "Removed"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/functions/{tenant}/{name}/config": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "get": {"summary": "Configuration of the current version",
+              "responses": {"200": {"description": "The configuration", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Config"}}}}}},
+      "put": {"summary": "A new version with this configuration and the same module; missing fields get their defaults",
+              "parameters": [{"$ref": "#/components/parameters/ifMatch"}],
+              "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Config"}}}},
+              "responses": {"200": {"$ref": "#/components/responses/Version"}, "400": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/functions/{tenant}/{name}/versions": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "get": {"summary": "Versions, newest first", "responses": {"200": {"description": "Versions"}}}
+    },
+    "/v1/functions/{tenant}/{name}/rollback": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "post": {"summary": "Make an older version current; default: the one before",
+               "requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {"version": {"type": "integer"}}}}}},
+               "responses": {"200": {"$ref": "#/components/responses/Version"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/functions/{tenant}/{name}/logs": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "get": {"summary": "The last calls, newest first, with what they wrote to their logs",
+              "parameters": [{"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}}],
+              "responses": {"200": {"description": "Calls"}}}
+    },
+    "/v1/functions/{tenant}/{name}/call": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "post": {
+        "summary": "Call a function: the body is its input, the response its output",
+        "parameters": [{"name": "timeout_ms", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "Shortens the configured one"}],
+        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        "responses": {
+          "200": {"description": "Exit code 0: the output",
+                  "headers": {"Spore-Call-Id": {"schema": {"type": "string"}}, "Spore-Start": {"schema": {"enum": ["warm", "restored", "cold"]}},
+                              "Spore-Duration-Us": {"schema": {"type": "integer"}}}},
+          "404": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+          "429": {"$ref": "#/components/responses/Problem"}, "500": {"$ref": "#/components/responses/Problem"},
+          "502": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"},
+          "504": {"$ref": "#/components/responses/Problem"}
+        }
+      }
+    },
+    "/v1/operations/{id}": {
+      "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}],
+      "get": {"summary": "What became of a request that was answered 202",
+              "responses": {"200": {"description": "The operation", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Operation"}}}}}}
+    },
+    "/healthz": {"get": {"summary": "200 while the process serves", "responses": {"200": {"description": "ok"}}}},
+    "/readyz": {"get": {"summary": "200 while calls are taken, 503 while draining", "responses": {"200": {"description": "ready"}, "503": {"$ref": "#/components/responses/Problem"}}}},
+    "/metrics": {"get": {"summary": "Counters for Prometheus", "responses": {"200": {"description": "Text exposition format"}}}}
+  }
+}
+)json";
+}
+
+std::string_view page() {
+  return R"html(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Spore</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}
+pre{background:#f4f4f2;padding:1rem;overflow:auto}code{font-size:.95em}</style></head>
+<body><h1>Spore</h1>
+<p>This host runs WebAssembly functions. Publish one, then call it:</p>
+<pre>curl -T function.wasm http://localhost:7077/v1/functions/demo/hello
+curl -d hi http://localhost:7077/v1/functions/demo/hello/call</pre>
+<ul>
+<li><a href="/v1/functions">Functions</a></li>
+<li><a href="/metrics">Metrics</a></li>
+<li><a href="/healthz">Health</a> and <a href="/readyz">readiness</a></li>
+<li><a href="/v1/openapi.json">The API, described for programs</a></li>
+</ul></body></html>
+)html";
+}
+
+}  // namespace spore::gateway

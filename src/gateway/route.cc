@@ -1,0 +1,107 @@
+#include "gateway/route.h"
+
+#include <charconv>
+
+namespace spore::gateway {
+
+namespace {
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// Takes the first segment off the path "/a/b/c": gives "a", leaves "/b/c".
+std::string_view take_segment(std::string_view& path) {
+  path.remove_prefix(1);
+  const auto segment = path.substr(0, path.find('/'));
+  path.remove_prefix(segment.size());
+  return segment;
+}
+
+bool decode(std::string_view segment, std::string& out) {
+  if (segment.find('%') == std::string_view::npos) {
+    out.assign(segment);
+    return true;
+  }
+  auto decoded = percent_decode(segment);
+  if (!decoded) return false;
+  out = std::move(*decoded);
+  return true;
+}
+
+Endpoint function_endpoint(std::string_view rest) {
+  if (rest.empty()) return Endpoint::kFunction;
+  if (rest == "/call") return Endpoint::kCall;
+  if (rest == "/config") return Endpoint::kConfig;
+  if (rest == "/versions") return Endpoint::kVersions;
+  if (rest == "/rollback") return Endpoint::kRollback;
+  if (rest == "/logs") return Endpoint::kLogs;
+  return Endpoint::kUnknown;
+}
+
+}  // namespace
+
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    if (text.size() - i < 3) return std::nullopt;
+    const int high = hex_digit(text[i + 1]), low = hex_digit(text[i + 2]);
+    if (high < 0 || low < 0) return std::nullopt;
+    out += static_cast<char>(high * 16 + low);
+    i += 2;
+  }
+  return out;
+}
+
+Route parse_route(std::string_view path) {
+  const auto alone = [](Endpoint endpoint) {
+    Route alone_route;
+    alone_route.endpoint = endpoint;
+    return alone_route;
+  };
+  if (path == "/") return alone(Endpoint::kPage);
+  if (path == "/healthz") return alone(Endpoint::kHealth);
+  if (path == "/readyz") return alone(Endpoint::kReady);
+  if (path == "/metrics") return alone(Endpoint::kMetrics);
+  if (path == "/v1/openapi.json") return alone(Endpoint::kOpenApi);
+
+  Route route;
+  constexpr std::string_view kOperations = "/v1/operations/";
+  if (path.starts_with(kOperations)) {
+    route.id = path.substr(kOperations.size());
+    if (!route.id.empty() && route.id.find('/') == std::string::npos) route.endpoint = Endpoint::kOperation;
+    return route;
+  }
+  constexpr std::string_view kFunctions = "/v1/functions";
+  if (!path.starts_with(kFunctions)) return route;
+  std::string_view rest = path.substr(kFunctions.size());
+  if (rest.empty() || rest == "/") return alone(Endpoint::kFunctions);
+  if (rest.front() != '/') return route;
+  if (!decode(take_segment(rest), route.tenant) || route.tenant.empty()) return route;
+  if (rest.empty() || rest == "/") {
+    route.endpoint = Endpoint::kFunctions;
+    return route;
+  }
+  std::string_view name = take_segment(rest);
+  if (const size_t at = name.find('@'); at != std::string_view::npos) {
+    const std::string_view digits = name.substr(at + 1);
+    uint64_t version = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), version);
+    if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return route;
+    route.version = version;
+    name = name.substr(0, at);
+  }
+  if (!decode(name, route.name) || route.name.empty()) return route;
+  route.endpoint = function_endpoint(rest);
+  return route;
+}
+
+}  // namespace spore::gateway

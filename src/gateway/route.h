@@ -1,0 +1,42 @@
+// Which endpoint a path names. Pure; knows no methods, no permissions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace spore::gateway {
+
+enum class Endpoint : uint8_t {
+  kUnknown,
+  kPage,           // /
+  kHealth,         // /healthz
+  kReady,          // /readyz
+  kMetrics,        // /metrics
+  kOpenApi,        // /v1/openapi.json
+  kFunctions,      // /v1/functions, /v1/functions/TENANT
+  kFunction,       // /v1/functions/TENANT/NAME[@VERSION]
+  kConfig,         // .../config
+  kVersions,       // .../versions
+  kRollback,       // .../rollback
+  kLogs,           // .../logs
+  kCall,           // .../call
+  kOperation,      // /v1/operations/ID
+};
+
+struct Route {
+  Endpoint endpoint = Endpoint::kUnknown;
+  std::string tenant;  // percent-decoded, not checked further
+  std::string name;
+  std::optional<uint64_t> version;
+  std::string id;  // of an operation
+};
+
+// `path`: without a query. Malformed escapes and versions are kUnknown.
+Route parse_route(std::string_view path);
+
+// "%41" -> "A"; nothing where an escape is malformed.
+std::optional<std::string> percent_decode(std::string_view text);
+
+}  // namespace spore::gateway

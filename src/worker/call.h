@@ -1,0 +1,79 @@
+// One call of a function, as a host sees it from outside: what is asked, and how it ended. Plain values.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "faaslet/trap.h"
+#include "functions/function.h"
+
+namespace spore::worker {
+
+using Clock = std::chrono::steady_clock;
+
+// 128 random bits; who knows an id was told it.
+struct CallId {
+  std::array<uint8_t, 16> bytes{};
+
+  static CallId random();
+  std::string text() const;  // 32 hexadecimal digits
+  bool operator==(const CallId&) const = default;
+};
+
+struct CallRequest {
+  CallId id = CallId::random();
+  std::shared_ptr<const functions::LoadedFunction> function;
+  Bytes input;
+  std::optional<std::chrono::milliseconds> timeout;  // shortens the function's own, queueing included
+  std::vector<std::string> arguments;                // behind the configured ones
+  std::vector<std::string> environment;              // "NAME=value", behind the configured ones
+};
+
+enum class CallStatus : uint8_t {
+  kOk,              // exit code 0
+  kExited,          // another exit code
+  kTrapped,         // `trap` says how
+  kTimedOut,        // `trap` holds the guest's stack where it was computing
+  kOutputTooLarge,  // the function wrote more than output_max_bytes
+  kCancelled,
+  kQueueFull,        // the host's queue, never started
+  kTenantQueueFull,  // the tenant's share of the queue, never started
+  kDraining,         // never started
+  kFailed,           // the host could not run it: `error`
+};
+std::string_view to_string(CallStatus status);
+
+// How the Faaslet came to be.
+enum class StartKind : uint8_t {
+  kNone,      // the call never started
+  kRestored,  // into a slot, from the function's ProtoFaaslet
+};
+std::string_view to_string(StartKind start);
+
+struct CallResult {
+  CallId id;
+  CallStatus status = CallStatus::kOk;
+  int32_t exit_code = 0;
+  Bytes output;
+  faaslet::Trap trap;
+  Bytes log;
+  bool log_truncated = false;
+  Error error;  // kFailed
+  StartKind start = StartKind::kNone;
+  std::chrono::microseconds queued{0};    // from submit to start
+  std::chrono::microseconds duration{0};  // from submit to end
+};
+
+// Called exactly once for each submitted call, on the thread that ran it or that found out that it does not run. It must
+// not block and must not submit.
+using CallDone = std::move_only_function<void(CallResult)>;
+
+}  // namespace spore::worker

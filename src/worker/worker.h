@@ -1,0 +1,143 @@
+// One host: it runs calls, each in a Faaslet of its own, on as many threads at once as it has seats.
+//
+//   submit --seat free, caller is attached--> runs right here --> done
+//      |--no seat free, or the caller is no attached thread--> queue --wake--> run_queued on an attached thread --> done
+//
+// The worker has no threads for guests of its own. Threads that also do other work (the gateway's) attach themselves, and
+// a call runs on the thread that brings it: handing it to another one would cost more than a short call takes. There are
+// more attached threads than seats, so that however long guests compute, somebody is left for the other work. Whoever
+// attaches threads gives `wake`, which must make one of them call run_queued() soon.
+//
+// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
+// that waited too long. The queue is bounded, in all and for each tenant.
+//
+// A call's Faaslet is restored from the function's ProtoFaaslet into the attached thread's slot; the slot is cleared
+// before the next call can use it.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/guarded.h"
+#include "faaslet/host_call.h"
+#include "faaslet/seat.h"
+#include "faaslet/slot.h"
+#include "host/entry.h"
+#include "worker/call.h"
+
+namespace spore::worker {
+
+struct WorkerOptions {
+  unsigned seats = 2;                             // calls that run at once
+  size_t queue_max = 10'000;                      // calls that wait
+  size_t queue_per_tenant_max = 5'000;            // of one tenant
+  uint64_t queue_bytes_max = 1ull << 30;          // of the inputs of waiting calls
+  uint64_t log_bytes_max = 64 << 10;              // of one call
+};
+
+struct WorkerStats {
+  size_t running = 0;
+  size_t waiting = 0;
+  bool draining = false;
+};
+
+class Worker {
+ public:
+  Worker(WorkerOptions options, std::function<void()> wake);
+  // No thread may be attached any more. Calls that still wait end as kDraining.
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Makes the current thread one that runs calls, as long as this object lives. At most one a thread.
+  class Attachment {
+   public:
+    explicit Attachment(Worker& worker);
+    ~Attachment();
+    Attachment(const Attachment&) = delete;
+    Attachment& operator=(const Attachment&) = delete;
+
+   private:
+    friend class Worker;
+    Worker& worker_;
+    faaslet::Seat seat_;
+    std::optional<faaslet::Slot> slot_;  // empty, ready for the next call
+
+    // The call that runs here; guarded by the worker's state.
+    struct Running {
+      bool active = false;
+      CallId id;
+      uint64_t generation = 0;
+      Clock::time_point deadline;
+      bool timed_out = false;
+      bool cancelled = false;
+    } running_;
+  };
+
+  // Any thread. On an attached one the call may have ended, and `done` been called, on return.
+  void submit(CallRequest request, CallDone done);
+  // Runs one waiting call, if there is one and a seat is free. Attached threads only.
+  void run_queued();
+  // Ends a waiting or running call as kCancelled. False where there is no such call (any more).
+  bool cancel(const CallId& id);
+
+  // cancel() for every call.
+  void cancel_all();
+
+  // From now on calls are refused with kDraining; those that wait or run go on.
+  void drain();
+  WorkerStats stats() const;
+
+ private:
+  struct Job {
+    CallRequest request;
+    CallDone done;
+    Clock::time_point submitted;
+    Clock::time_point deadline;
+  };
+  struct State {
+    std::vector<Attachment*> attachments;
+    size_t running = 0;
+    std::deque<Job> queue;
+    std::unordered_map<std::string, size_t> waiting_of_tenant;
+    uint64_t queue_bytes = 0;
+    bool draining = false;
+    bool stopping = false;
+    Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
+  };
+  // What is computed once for each module: how its imports are linked and where calls enter.
+  struct Program {
+    std::vector<faaslet::HostFunction> links;
+    host::Entry entry;
+  };
+  struct CachedProgram {
+    std::weak_ptr<const faaslet::LoadedObject> object;
+    std::shared_ptr<const Program> program;
+  };
+  using ProgramCache = std::unordered_map<const faaslet::LoadedObject*, CachedProgram>;
+
+  // Takes a seat; null where the current thread is not attached to this worker.
+  Attachment* current_attachment();
+  static Job take_job(State& state, std::deque<Job>::iterator job);
+  void occupy(State& state, Attachment& here, const Job& job);
+  void watch(State& state, Clock::time_point deadline);
+  void run(Attachment& here, Job job);
+  Result<CallResult> run_in_faaslet(Attachment& here, Job& job);
+  Result<std::shared_ptr<const Program>> program_of(const std::shared_ptr<const faaslet::LoadedObject>& object);
+  void watchdog_loop();
+
+  const WorkerOptions options_;
+  const std::function<void()> wake_;
+  Guarded<State> state_;
+  Guarded<ProgramCache> programs_;
+  std::condition_variable watchdog_wakes_;
+  std::thread watchdog_;
+};
+
+}  // namespace spore::worker
