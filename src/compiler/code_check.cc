@@ -131,6 +131,7 @@ class Checker {
         break;
       }
     }
+    if (f.is_lea) f.memory = 1;  // an address, which its description does not call a memory operand
     return f;
   }
 
