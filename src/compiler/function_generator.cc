@@ -336,9 +336,9 @@ llvm::Value* FunctionGenerator::table_size(uint32_t table) {
 }
 
 // Checks the index; also keeps a mispredicted check from reading past the table.
-llvm::Value* FunctionGenerator::table_entry(uint32_t table, llvm::Value* index) {
+llvm::Value* FunctionGenerator::table_entry(uint32_t table, llvm::Value* index, TrapKind out_of_bounds) {
   llvm::Value* size = table_size(table);
-  trap_if(b_.CreateICmpUGE(index, size), TrapKind::kTableOutOfBounds);
+  trap_if(b_.CreateICmpUGE(index, size), out_of_bounds);
   llvm::FunctionType* type = llvm::FunctionType::get(g_.i64_, {g_.i64_, g_.i64_}, false);
   llvm::InlineAsm* in_range = llvm::InlineAsm::get(type, "cmpq $2, $1\n\tsbbq $0, $0",
                                                    "=&r,r,re,~{flags},~{dirflag},~{fpsr}", /*hasSideEffects=*/false);
@@ -353,7 +353,7 @@ llvm::Value* FunctionGenerator::table_entry(uint32_t table, llvm::Value* index) 
 
 void FunctionGenerator::call_indirect(uint32_t type, uint32_t table, bool tail) {
   const wasm::TypeId id = wasm::type_id(info_.types[type]);
-  llvm::Value* entry = table_entry(table, extended(pop()));
+  llvm::Value* entry = table_entry(table, extended(pop()), TrapKind::kIndirectCallOutOfBounds);
   auto word = [&](uint64_t offset) {
     return g_.load_own(g_.i64_, b_.CreateConstGEP1_64(g_.i8_, entry, offset), g_.tag_table_);
   };
@@ -730,7 +730,8 @@ void FunctionGenerator::expression(const wabt::Expr& expr) {
       return;
     }
     case ExprType::TableGet: {
-      llvm::Value* entry = table_entry(cast<wabt::TableGetExpr>(&expr)->var.index(), extended(pop()));
+      llvm::Value* entry = table_entry(cast<wabt::TableGetExpr>(&expr)->var.index(), extended(pop()),
+                                       TrapKind::kTableOutOfBounds);
       push(g_.load_own(g_.i64_, b_.CreateConstGEP1_64(g_.i8_, entry, 24), g_.tag_table_));
       return;
     }

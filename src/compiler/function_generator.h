@@ -50,7 +50,7 @@ class FunctionGenerator {
   void call_indirect(uint32_t type, uint32_t table, bool tail);
   llvm::Value* table_base(uint32_t table);
   llvm::Value* table_size(uint32_t table);
-  llvm::Value* table_entry(uint32_t table, llvm::Value* index);
+  llvm::Value* table_entry(uint32_t table, llvm::Value* index, wasm::TrapKind out_of_bounds);
   llvm::Value* global_pointer(uint32_t global);
   void builtin(wasm::Builtin which, std::initializer_list<llvm::Value*> operands);
   llvm::Value* extended(llvm::Value* value);  // to i64, without sign

@@ -8,6 +8,8 @@
 
 #include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "base/digest.h"
 #include "base/result.h"
@@ -18,6 +20,10 @@ namespace spore::faaslet {
 
 class CodeArena;
 class Faaslet;
+class LoadedObject;
+
+// The loaded object that holds this code address, or null. Takes the arena's lock; not for signal handlers.
+const LoadedObject* object_at(uint64_t address);
 
 // A compiled module, mapped. Immutable; shared by all its Faaslets.
 class LoadedObject {
@@ -38,7 +44,7 @@ class LoadedObject {
   // The funcref of a function: arena offset of its descriptor.
   uint64_t reference(uint32_t function) const;
 
-  // Walks native frames from (pc, sp) until the frame returns to the runtime. Reads only [sp, stack_top).
+  // Walks native frames from (pc, sp), where pc lies in the instruction that runs, until the frame returns to the runtime. Reads only [sp, stack_top).
   std::vector<Frame> walk(uint64_t pc, uint64_t sp, uint64_t stack_top) const;
 
   // Objects compiled with cross_instance belong to one instance; others have none.
@@ -55,6 +61,7 @@ class LoadedObject {
   uint64_t base_ = 0;
   uint64_t mapped_bytes_ = 0;
   uint64_t descriptors_offset_ = 0;
+  std::vector<std::pair<uint32_t, int32_t>> starts_;  // of every function, by offset; -1: not one of the module's
   mutable Faaslet* instance_ = nullptr;
 };
 
@@ -72,15 +79,15 @@ class CodeArena {
 
  private:
   friend class LoadedObject;
+  friend const LoadedObject* object_at(uint64_t address);
   CodeArena() = default;
   void unload(LoadedObject& object);
+  const LoadedObject* find(uint64_t address) const;
 
   struct State;
   std::unique_ptr<State> state_;
 };
 
-// The loaded object that holds this code address, or null. Takes the arena's lock; not for signal handlers.
-const LoadedObject* object_at(uint64_t address);
 // A descriptor by its reference (a non-zero arena offset that came from generated code).
 const wasm::FunctionDescriptor& descriptor_of(uint64_t reference);
 

@@ -27,7 +27,8 @@ struct Outcome {
 
 class Faaslet {
  public:
-  // `links`: one host function for each function import, in order. `host_state`: handed to them; outlives the Faaslet.
+  // `slot` is empty (as reserved, or cleared). `links`: one host function for each function import, in order.
+  // `host_state`: handed to them; outlives the Faaslet, as `links` does.
   static Result<std::unique_ptr<Faaslet>> restore(Slot slot, std::shared_ptr<const ProtoFaaslet> proto,
                                                   std::span<const HostFunction> links, void* host_state);
   virtual ~Faaslet();
@@ -38,6 +39,7 @@ class Faaslet {
   const wasm::ModuleInfo& module() const { return object_->module(); }
 
   // Arguments as the function's signature says; references are funcref offsets or the host's own externref numbers.
+  // From a host function this enters the guest again, on the stack above the frames that wait for it.
   Outcome start(Seat& seat, uint32_t function, std::span<const wasm::Cell> arguments = {});
   Outcome resume(Seat& seat);
   // Of the last start() or resume() that ended kReturned.
@@ -46,19 +48,46 @@ class Faaslet {
   // Linear memory 0: its base, and its size now. Other threads must not rely on the content while the guest runs.
   uint8_t* memory() const { return slot_.memory(); }
   uint64_t memory_bytes() const { return header().memory_size_bytes; }
-  // Grows memory 0; the old size in pages, or nothing where the maximum or the function's limit forbids it.
-  std::optional<uint64_t> grow_memory(uint64_t delta_pages);
 
-  // The slot, for reuse; this Faaslet can only be destroyed then.
-  Slot take_slot();
+  // The slot, still full of the guest's pages; the Faaslet can only be destroyed then.
+  Slot take_slot() { return std::move(slot_); }
 
  protected:
-  friend class Runner;
-  friend class HostCall;
-  Faaslet() = default;
-  wasm::InstanceHeader& header() const;
+  Faaslet(Slot slot, std::shared_ptr<const LoadedObject> object, std::span<const HostFunction> links, void* host_state);
 
-  Slot slot_{std::move(*Slot::reserve())};
+  // memory.grow, table.grow: the old size, or nothing where a maximum or the host's limit forbids it.
+  virtual std::optional<uint64_t> grow_memory(uint32_t memory, uint64_t delta_pages);
+  virtual std::optional<uint64_t> grow_table(uint32_t table, uint64_t delta, uint64_t reference);
+
+  template <class T>
+  T& in_slot(int64_t offset) const {
+    return *reinterpret_cast<T*>(slot_.memory() + offset);
+  }
+  wasm::InstanceHeader& header() const { return in_slot<wasm::InstanceHeader>(wasm::kHeaderOffset); }
+  wasm::Cell& cell(uint32_t index) const { return in_slot<wasm::Cell>(object_->layout().cell(index)); }
+
+ private:
+  friend class HostCall;
+  friend class Builtins;
+  friend struct Dispatcher;
+
+  HostResult dispatch(uint32_t call);
+  HostResult call_thunk(Faaslet& target, uint32_t function);
+  // What an entry ended with; `stack_top`, from M, is where its frames began.
+  Outcome finish(uint32_t exit, uint64_t stack_top);
+  wasm::Cell constant_global(uint32_t index) const;
+
+  Slot slot_;
+  std::shared_ptr<const LoadedObject> object_;
+  std::shared_ptr<const ProtoFaaslet> proto_;  // keeps the image while it is mapped
+  std::span<const HostFunction> links_;
+  void* host_state_ = nullptr;
+  int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // memory 0 grows up to here
+  // What the last host call left for start() and resume() to report.
+  Trap pending_trap_;
+  Wait pending_wait_;
+  int32_t pending_exit_code_ = 0;
+  std::optional<Clock::time_point> atomic_wait_deadline_;
 };
 
 }  // namespace spore::faaslet

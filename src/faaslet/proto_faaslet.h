@@ -21,14 +21,25 @@ class ProtoFaaslet {
   const wasm::ModuleInfo& module() const { return object_->module(); }
   uint64_t memory_bytes() const { return memory_bytes_; }
   uint64_t memory_pages_max() const { return memory_pages_max_; }
-  int fd() const { return fd_.get(); }
+  // How far memory 0 may grow before it meets the windows, in bytes from M.
+  int64_t window_floor() const { return window_floor_; }
+
+  // Makes an empty slot, by its M, a fresh copy. One mapping, whatever the size.
+  Result<void> map_into(uint8_t* memory) const;
 
  private:
   ProtoFaaslet() = default;
+  struct ExtraData {  // a data segment of a memory other than 0
+    uint32_t memory = 0;
+    uint64_t offset = 0;
+    uint32_t segment = 0;
+  };
   std::shared_ptr<const LoadedObject> object_;
   UniqueFd fd_;  // from layout().stack_bottom to the end of memory 0
   uint64_t memory_bytes_ = 0;
   uint64_t memory_pages_max_ = 0;
+  int64_t window_floor_ = 0;
+  std::vector<ExtraData> extra_data_;
 };
 
 }  // namespace spore::faaslet

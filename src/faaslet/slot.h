@@ -11,16 +11,20 @@ namespace spore::faaslet {
 
 class Slot {
  public:
-  // kResourceExhausted when the process has no address space left.
+  // kResourceExhausted when the process has no address space or no mappings left.
   static Result<Slot> reserve();
+
   Slot(Slot&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
-  Slot& operator=(Slot&& other) noexcept;
+  Slot& operator=(Slot&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
   ~Slot();
 
-  // M: where linear memory 0 begins.
+  // M: where linear memory 0 begins. Null after a move.
   uint8_t* memory() const { return memory_; }
   // Makes all of it inaccessible and gives its pages back.
-  void clear();
+  Result<void> clear();
 
  private:
   explicit Slot(uint8_t* memory) : memory_(memory) {}

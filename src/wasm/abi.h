@@ -115,7 +115,8 @@ enum class TrapKind : uint32_t {
   kIntegerDivideByZero,
   kIntegerOverflow,
   kInvalidConversion,
-  kTableOutOfBounds,      // table.get, .set, .init, .copy, .fill, call_indirect past the end
+  kTableOutOfBounds,         // table.get, .set, .init, .copy, .fill
+  kIndirectCallOutOfBounds,  // call_indirect past the table's end
   kIndirectCallNull,
   kIndirectCallType,
   kUnalignedAtomic,
@@ -138,10 +139,10 @@ constexpr uint64_t kArenaBytes = 256ull << 30;
 constexpr uint64_t kStubPageBytes = 4096;
 constexpr uint64_t kStubBytes = 16;
 enum class Stub : uint32_t {
-  kHostCall,      // edi = index of the import, or a Builtin; arguments and results in cells
-  kTrap,          // edi = TrapKind; does not return
-  kEnterReturn,   // where the outermost guest frame returns to
-  kThunkCall,     // edi = function index in the object that holds the caller; switches to that object's instance
+  kHostCall,     // edi = index of the import, or a Builtin; arguments and results in cells
+  kTrap,         // edi = TrapKind; does not return
+  kEnterReturn,  // where the outermost guest frame returns to
+  kThunkCall,    // edi = function index in the object that holds the caller; switches to that object's instance
   kCount,
 };
 

@@ -61,11 +61,11 @@ const Export* ModuleInfo::find_export(std::string_view name, ExternalKind kind) 
 }
 
 std::string ModuleInfo::function_name(uint32_t function) const {
-  if (function < function_names.size() && !function_names[function].empty()) return function_names[function];
   if (function < imported_functions) {
     for (const Import& entry : imports)
       if (entry.kind == ExternalKind::kFunction && entry.index == function) return entry.module + "." + entry.name;
   }
+  if (function < function_names.size() && !function_names[function].empty()) return function_names[function];
   for (const Export& entry : exports)
     if (entry.kind == ExternalKind::kFunction && entry.index == function) return entry.name;
   return "func[" + std::to_string(function) + "]";

@@ -129,7 +129,7 @@ struct ModuleInfo {
 
   const Signature& signature_of(uint32_t function) const { return types[functions[function]]; }
   const Export* find_export(std::string_view name, ExternalKind kind) const;
-  // For messages and stack traces: the name section's name, else an export's or import's, else "func[12]".
+  // For messages and stack traces: an import's module.name, the name section's name, else an export's, else "func[12]".
   std::string function_name(uint32_t function) const;
 };
 

@@ -1,0 +1,182 @@
+#include "faaslet/builtins.h"
+
+#include <cstring>
+
+#include "faaslet/const_expr.h"
+
+namespace spore::faaslet {
+
+using wasm::Builtin;
+using wasm::TrapKind;
+
+namespace {
+
+bool fits(uint64_t offset, uint64_t count, uint64_t size) { return offset <= size && count <= size - offset; }
+
+}  // namespace
+
+HostResult Builtins::trap(TrapKind kind) {
+  f_.pending_trap_ = {.kind = kind, .message = std::string(message_of(kind)), .stack = {}};
+  return HostResult::kTrap;
+}
+
+HostResult Builtins::done(uint64_t result) {
+  f_.cell(0).low = result;
+  return HostResult::kDone;
+}
+
+Builtins::Memory Builtins::memory(uint64_t index) const {
+  if (index == 0) return {f_.memory(), f_.memory_bytes()};
+  const auto& descriptor = f_.in_slot<wasm::MemoryDescriptor>(
+      f_.object().layout().memory_descriptors + static_cast<int64_t>(index * sizeof(wasm::MemoryDescriptor)));
+  return {f_.memory() + descriptor.base, descriptor.size_bytes};
+}
+
+wasm::TableDescriptor& Builtins::table(uint64_t index) const {
+  return f_.in_slot<wasm::TableDescriptor>(f_.object().layout().table_descriptors +
+                                           static_cast<int64_t>(index * sizeof(wasm::TableDescriptor)));
+}
+
+wasm::TableEntry* Builtins::entries(const wasm::TableDescriptor& table) const {
+  return &f_.in_slot<wasm::TableEntry>(table.base);
+}
+
+// What a table of this type holds for a reference.
+wasm::TableEntry Builtins::entry_of(uint64_t table_index, uint64_t reference) const {
+  wasm::TableEntry entry;
+  if (reference && f_.module().tables[table_index].element == wasm::ValueType::kFuncRef)
+    entry = descriptor_of(reference);
+  entry.reference = reference;
+  return entry;
+}
+
+HostResult Builtins::run(Builtin builtin) {
+  switch (builtin) {
+    case Builtin::kMemoryGrow: {
+      const auto index = static_cast<uint32_t>(operand(0));
+      return done(f_.grow_memory(index, operand(1)).value_or(~uint64_t{0}));
+    }
+    case Builtin::kMemoryCopy: return memory_copy();
+    case Builtin::kMemoryFill: return memory_fill();
+    case Builtin::kMemoryInit: return memory_init();
+    case Builtin::kTableSet: return table_set();
+    case Builtin::kTableGrow:
+      return done(f_.grow_table(static_cast<uint32_t>(operand(0)), operand(2), operand(1)).value_or(~uint64_t{0}));
+    case Builtin::kTableFill: return table_fill();
+    case Builtin::kTableCopy: return table_copy();
+    case Builtin::kTableInit: return table_init();
+    case Builtin::kAtomicWait32: return atomic_wait(4);
+    case Builtin::kAtomicWait64: return atomic_wait(8);
+    case Builtin::kAtomicNotify: return atomic_notify();
+    case Builtin::kEnd: break;
+  }
+  return trap(TrapKind::kHostCall);
+}
+
+HostResult Builtins::memory_copy() {
+  const Memory to = memory(operand(0));
+  const Memory from = memory(operand(1));
+  const uint64_t destination = operand(2), source = operand(3), count = operand(4);
+  if (!fits(destination, count, to.size_bytes) || !fits(source, count, from.size_bytes))
+    return trap(TrapKind::kMemoryOutOfBounds);
+  std::memmove(to.base + destination, from.base + source, count);
+  return HostResult::kDone;
+}
+
+HostResult Builtins::memory_fill() {
+  const Memory to = memory(operand(0));
+  const uint64_t destination = operand(1), count = operand(3);
+  if (!fits(destination, count, to.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
+  std::memset(to.base + destination, static_cast<int>(operand(2) & 0xff), count);
+  return HostResult::kDone;
+}
+
+HostResult Builtins::memory_init() {
+  const uint64_t segment = operand(0);
+  const Memory to = memory(operand(1));
+  const uint64_t destination = operand(2), source = operand(3), count = operand(4);
+  const Bytes& bytes = f_.module().data_segments[segment].bytes;
+  const bool dropped = f_.in_slot<uint8_t>(f_.object().layout().data_dropped + static_cast<int64_t>(segment));
+  if (!fits(destination, count, to.size_bytes) || !fits(source, count, dropped ? 0 : bytes.size()))
+    return trap(TrapKind::kMemoryOutOfBounds);
+  std::memcpy(to.base + destination, bytes.data() + source, count);
+  return HostResult::kDone;
+}
+
+HostResult Builtins::table_set() {
+  const wasm::TableDescriptor& to = table(operand(0));
+  if (operand(1) >= to.size) return trap(TrapKind::kTableOutOfBounds);
+  entries(to)[operand(1)] = entry_of(operand(0), operand(2));
+  return HostResult::kDone;
+}
+
+HostResult Builtins::table_fill() {
+  const wasm::TableDescriptor& to = table(operand(0));
+  const uint64_t destination = operand(1), count = operand(3);
+  if (!fits(destination, count, to.size)) return trap(TrapKind::kTableOutOfBounds);
+  std::fill_n(entries(to) + destination, count, entry_of(operand(0), operand(2)));
+  return HostResult::kDone;
+}
+
+HostResult Builtins::table_copy() {
+  const wasm::TableDescriptor& to = table(operand(0));
+  const wasm::TableDescriptor& from = table(operand(1));
+  const uint64_t destination = operand(2), source = operand(3), count = operand(4);
+  if (!fits(destination, count, to.size) || !fits(source, count, from.size))
+    return trap(TrapKind::kTableOutOfBounds);
+  std::memmove(entries(to) + destination, entries(from) + source, count * sizeof(wasm::TableEntry));
+  return HostResult::kDone;
+}
+
+HostResult Builtins::table_init() {
+  const uint64_t segment = operand(0);
+  const wasm::TableDescriptor& to = table(operand(1));
+  const uint64_t destination = operand(2), source = operand(3), count = operand(4);
+  const auto& elements = f_.module().element_segments[segment].elements;
+  const bool dropped = f_.in_slot<uint8_t>(f_.object().layout().elements_dropped + static_cast<int64_t>(segment));
+  if (!fits(destination, count, to.size) || !fits(source, count, dropped ? 0 : elements.size()))
+    return trap(TrapKind::kTableOutOfBounds);
+  for (uint64_t i = 0; i < count; ++i) {
+    const wasm::Cell value = evaluate(
+        elements[source + i], [&](uint32_t global) { return f_.constant_global(global); },
+        [&](uint32_t function) { return f_.object().reference(function); });
+    entries(to)[destination + i] = entry_of(operand(1), value.low);
+  }
+  return HostResult::kDone;
+}
+
+// There is one thread in an instance, so nobody else can wake a waiter: it waits for its time-out, without a thread.
+HostResult Builtins::atomic_wait(uint64_t size_bytes) {
+  const Memory at = memory(operand(0));
+  const uint64_t address = operand(1);
+  if (address % size_bytes) return trap(TrapKind::kUnalignedAtomic);
+  if (!fits(address, size_bytes, at.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
+  if (!f_.module().memories[operand(0)].shared) return trap(TrapKind::kExpectedSharedMemory);
+  uint64_t value = 0;
+  std::memcpy(&value, at.base + address, size_bytes);
+  constexpr uint64_t kNotEqual = 1, kTimedOut = 2;
+  const uint64_t expected = size_bytes == 4 ? static_cast<uint32_t>(operand(2)) : operand(2);
+  if (!f_.atomic_wait_deadline_) {
+    if (value != expected) return done(kNotEqual);
+    // A negative time-out is for ever: the call's own deadline ends it.
+    const auto timeout_ns = static_cast<int64_t>(operand(3));
+    constexpr int64_t kLongest = int64_t{1} << 60;
+    f_.atomic_wait_deadline_ =
+        Clock::now() + std::chrono::nanoseconds(timeout_ns < 0 ? kLongest : std::min(timeout_ns, kLongest));
+  }
+  if (Clock::now() < *f_.atomic_wait_deadline_) {
+    f_.pending_wait_ = {.deadline = f_.atomic_wait_deadline_};
+    return HostResult::kPark;
+  }
+  f_.atomic_wait_deadline_.reset();
+  return done(kTimedOut);
+}
+
+HostResult Builtins::atomic_notify() {
+  const Memory at = memory(operand(0));
+  if (operand(1) % 4) return trap(TrapKind::kUnalignedAtomic);
+  if (!fits(operand(1), 4, at.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
+  return done(0);
+}
+
+}  // namespace spore::faaslet

@@ -1,0 +1,243 @@
+#include "faaslet/faaslet.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "faaslet/builtins.h"
+#include "faaslet/thread_state.h"
+
+extern "C" {
+uint32_t spore_enter(uint8_t* memory, uint64_t trampoline, uint64_t function, int64_t sp, uint64_t return_address);
+uint32_t spore_resume(uint8_t* memory);
+uint32_t spore_dispatch(uint32_t call, uint8_t* memory, uint64_t thunk_return_address);
+}
+
+namespace spore::faaslet {
+
+using wasm::TrapKind;
+
+namespace {
+
+// Entries of guests within host functions within guests; each takes a part of the thread's own stack.
+constexpr uint32_t kNestedEntriesMax = 400;
+
+// Why spore_enter came back: EXIT_* in stubs.S, and what dispatch() returned.
+constexpr uint32_t kReturned = 0;
+static_assert(static_cast<uint32_t>(HostResult::kTrap) == 1, "EXIT_TRAPPED in stubs.S");
+
+}  // namespace
+
+struct Dispatcher {
+  static uint32_t dispatch(uint32_t call, uint64_t thunk_return_address) {
+    Faaslet& faaslet = *spore_thread_state.faaslet;
+    HostResult result;
+    if (thunk_return_address) {
+      const LoadedObject* object = object_at(thunk_return_address);
+      CHECK(object && object->instance(), thunk_return_address);
+      result = faaslet.call_thunk(*object->instance(), call);
+    } else {
+      result = faaslet.dispatch(call);
+    }
+    if (result == HostResult::kTrap) {
+      spore_thread_state.trap_kind = static_cast<uint32_t>(TrapKind::kHostCall);
+      spore_thread_state.trap_pc = 0;
+    }
+    return static_cast<uint32_t>(result);
+  }
+};
+
+HostResult HostCall::trap(TrapKind kind, std::string message) {
+  faaslet_.pending_trap_ = {
+      .kind = kind, .message = message.empty() ? std::string(message_of(kind)) : std::move(message), .stack = {}};
+  return HostResult::kTrap;
+}
+
+HostResult HostCall::park(Wait wait) {
+  faaslet_.pending_wait_ = wait;
+  return HostResult::kPark;
+}
+
+HostResult HostCall::exit(int32_t code) {
+  faaslet_.pending_exit_code_ = code;
+  return HostResult::kExit;
+}
+
+Faaslet::Faaslet(Slot slot, std::shared_ptr<const LoadedObject> object, std::span<const HostFunction> links,
+                 void* host_state)
+    : slot_(std::move(slot)), object_(std::move(object)), links_(links), host_state_(host_state) {
+  CHECK(links_.size() == module().imported_functions, links_.size(), module().imported_functions);
+}
+
+Faaslet::~Faaslet() = default;
+
+Result<std::unique_ptr<Faaslet>> Faaslet::restore(Slot slot, std::shared_ptr<const ProtoFaaslet> proto,
+                                                  std::span<const HostFunction> links, void* host_state) {
+  std::unique_ptr<Faaslet> faaslet(new Faaslet(std::move(slot), proto->object(), links, host_state));
+  TRY(proto->map_into(faaslet->slot_.memory()));
+  faaslet->window_floor_ = proto->window_floor();
+  faaslet->proto_ = std::move(proto);
+  return faaslet;
+}
+
+Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell> arguments) {
+  CHECK(function < module().functions.size(), function);
+  CHECK(arguments.size() == module().signature_of(function).params.size(), arguments.size());
+  ThreadState& thread = spore_thread_state;
+  CHECK(thread.seat == &seat, "start() belongs on the thread of its seat");
+  if (thread.depth >= kNestedEntriesMax) {
+    Outcome outcome;
+    outcome.kind = Outcome::Kind::kTrapped;
+    outcome.trap = {TrapKind::kStackOverflow, std::string(message_of(TrapKind::kStackOverflow)), {}};
+    return outcome;
+  }
+  for (uint32_t i = 0; i < arguments.size(); ++i) cell(i) = arguments[i];
+
+  // Below the frames that wait for this call, if there are any.
+  const int64_t outer_sp = header().guest_sp;
+  const uint64_t outer_call = header().pending_call;
+  const int64_t sp = outer_sp ? outer_sp & -16 : object_->layout().stack_top;
+  header().guest_sp = 0;
+  Faaslet* const outer = std::exchange(thread.faaslet, this);
+  ++thread.depth;
+  const uint32_t exit = spore_enter(memory(), object_->trampoline_address(module().functions[function]),
+                                    object_->function_address(function), sp, object_->enter_return_address());
+  --thread.depth;
+  thread.faaslet = outer;
+  Outcome outcome = finish(exit, static_cast<uint64_t>(sp));
+  if (outer_sp) {
+    header().guest_sp = outer_sp;
+    header().pending_call = outer_call;
+  }
+  return outcome;
+}
+
+Outcome Faaslet::resume(Seat& seat) {
+  ThreadState& thread = spore_thread_state;
+  CHECK(thread.seat == &seat && header().guest_sp != 0, "resume() goes on with a parked Faaslet, on its seat");
+  Faaslet* const outer = std::exchange(thread.faaslet, this);
+  ++thread.depth;
+  uint32_t exit = Dispatcher::dispatch(static_cast<uint32_t>(header().pending_call), 0);
+  if (exit == kReturned) exit = spore_resume(memory());
+  --thread.depth;
+  thread.faaslet = outer;
+  return finish(exit, static_cast<uint64_t>(object_->layout().stack_top));
+}
+
+wasm::Cell Faaslet::result(uint32_t index) const { return cell(index); }
+
+Outcome Faaslet::finish(uint32_t exit, uint64_t stack_top) {
+  Outcome outcome;
+  switch (static_cast<HostResult>(exit)) {
+    case HostResult::kDone: outcome.kind = Outcome::Kind::kReturned; return outcome;
+    case HostResult::kPark:
+      outcome.kind = Outcome::Kind::kParked;
+      outcome.wait = pending_wait_;
+      return outcome;
+    case HostResult::kExit:
+      outcome.kind = Outcome::Kind::kExited;
+      outcome.exit_code = pending_exit_code_;
+      return outcome;
+    case HostResult::kTrap: break;
+  }
+  outcome.kind = Outcome::Kind::kTrapped;
+  const auto kind = static_cast<TrapKind>(spore_thread_state.trap_kind);
+  if (kind == TrapKind::kHostCall) {
+    outcome.trap = std::move(pending_trap_);
+  } else {
+    outcome.trap = {.kind = kind, .message = std::string(message_of(kind)), .stack = {}};
+  }
+  // Where the guest was: at the trapping instruction, or behind the call of the stub that entered the host.
+  uint64_t pc = spore_thread_state.trap_pc;
+  uint64_t sp = spore_thread_state.trap_sp;
+  const auto top = reinterpret_cast<uint64_t>(memory()) + stack_top;
+  const auto bottom = reinterpret_cast<uint64_t>(memory() + object_->layout().stack_bottom);
+  if (pc == 0 && header().guest_sp != 0) {
+    constexpr uint64_t kSavedRegistersBytes = 6 * 8;
+    sp = reinterpret_cast<uint64_t>(memory()) + static_cast<uint64_t>(header().guest_sp) + kSavedRegistersBytes;
+    if (sp >= bottom && sp + 8 <= top) {
+      std::memcpy(&pc, reinterpret_cast<const void*>(sp), sizeof(pc));
+      --pc;  // into the call
+      sp += 8;
+    }
+  }
+  if (pc && outcome.trap.stack.empty()) outcome.trap.stack = object_->walk(pc, sp, top);
+  spore_thread_state.trap_pc = 0;
+  header().guest_sp = 0;
+  return outcome;
+}
+
+HostResult Faaslet::dispatch(uint32_t call) {
+  if (call >= static_cast<uint32_t>(wasm::Builtin::kFirst)) return Builtins(*this).run(static_cast<wasm::Builtin>(call));
+  CHECK(call < links_.size(), call);
+  HostCall host_call(*this, host_state_, reinterpret_cast<uint8_t*>(&cell(0)),
+                     slot_.memory() + object_->layout().spare_cells);
+  return links_[call](host_call);
+}
+
+// A function of another instance, called through a reference: arguments and results cross from cells to cells.
+HostResult Faaslet::call_thunk(Faaslet& target, uint32_t function) {
+  const wasm::Signature& signature = target.module().signature_of(function);
+  std::vector<wasm::Cell> values;
+  for (uint32_t i = 0; i < signature.params.size(); ++i) values.push_back(cell(i));
+  Outcome outcome = target.start(*spore_thread_state.seat, function, values);
+  switch (outcome.kind) {
+    case Outcome::Kind::kReturned:
+      for (uint32_t i = 0; i < signature.results.size(); ++i) cell(i) = target.result(i);
+      return HostResult::kDone;
+    case Outcome::Kind::kExited: pending_exit_code_ = outcome.exit_code; return HostResult::kExit;
+    case Outcome::Kind::kTrapped: pending_trap_ = std::move(outcome.trap); return HostResult::kTrap;
+    case Outcome::Kind::kParked:
+      pending_trap_ = {TrapKind::kHostCall, "a call between instances cannot wait", {}};
+      return HostResult::kTrap;
+  }
+  return HostResult::kTrap;
+}
+
+wasm::Cell Faaslet::constant_global(uint32_t index) const {
+  wasm::Cell value;
+  const bool wide = module().globals[index].type.type == wasm::ValueType::kV128;
+  std::memcpy(&value, slot_.memory() + object_->layout().globals[index], wide ? 16 : 8);
+  return value;
+}
+
+std::optional<uint64_t> Faaslet::grow_memory(uint32_t index, uint64_t delta_pages) {
+  uint64_t* size_bytes = &header().memory_size_bytes;
+  uint64_t pages_max = header().memory_pages_max;
+  uint8_t* base = memory();
+  if (index == 0) {
+    pages_max = std::min(pages_max, static_cast<uint64_t>(window_floor_) / wasm::kPageBytes);
+  } else {
+    auto& descriptor = in_slot<wasm::MemoryDescriptor>(object_->layout().memory_descriptors +
+                                                       int64_t{index} * int64_t{sizeof(wasm::MemoryDescriptor)});
+    size_bytes = &descriptor.size_bytes;
+    pages_max = descriptor.pages_max;
+    base += descriptor.base;
+  }
+  const uint64_t pages = *size_bytes / wasm::kPageBytes;
+  if (pages > pages_max || delta_pages > pages_max - pages) return std::nullopt;
+  if (delta_pages == 0) return pages;
+  if (::mprotect(base + *size_bytes, delta_pages * wasm::kPageBytes, PROT_READ | PROT_WRITE) != 0) return std::nullopt;
+  *size_bytes += delta_pages * wasm::kPageBytes;
+  return pages;
+}
+
+std::optional<uint64_t> Faaslet::grow_table(uint32_t index, uint64_t delta, uint64_t reference) {
+  auto& table = in_slot<wasm::TableDescriptor>(object_->layout().table_descriptors +
+                                               int64_t{index} * int64_t{sizeof(wasm::TableDescriptor)});
+  const uint64_t size = table.size;
+  if (size > table.max || delta > table.max - size) return std::nullopt;
+  wasm::TableEntry entry;
+  if (reference && module().tables[index].element == wasm::ValueType::kFuncRef) entry = descriptor_of(reference);
+  entry.reference = reference;
+  std::fill_n(&in_slot<wasm::TableEntry>(table.base) + size, delta, entry);
+  table.size += delta;
+  return size;
+}
+
+}  // namespace spore::faaslet
+
+extern "C" uint32_t spore_dispatch(uint32_t call, uint8_t*, uint64_t thunk_return_address) {
+  return spore::faaslet::Dispatcher::dispatch(call, thunk_return_address);
+}
