@@ -12,9 +12,10 @@
 // call's input, standard output its output, standard error its log), or descriptors of this process (`spore run`).
 #pragma once
 
-#include <cstdint>
 #include <chrono>
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -119,9 +120,13 @@ struct HostState {
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 
-  // Appends to the output; false, with output_overflow set, when that would pass the limit (nothing is appended then).
-  [[nodiscard]] bool append_output(ByteSpan bytes);
-  // Appends to the log as much as fits; the first time something does not, a line that says so follows.
+  // Room for so many more bytes of output, to be filled at once; null, with output_overflow set, past the limit.
+  uint8_t* extend_output(uint64_t size_bytes);
+  // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log, once;
+  // it takes nothing more.
+  std::span<uint8_t> extend_log(uint64_t size_bytes);
+  void truncate_log();
+  // Both, for bytes that are at hand.
   void append_log(ByteSpan bytes);
 };
 

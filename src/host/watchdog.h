@@ -5,10 +5,10 @@
 //   if (guard.fired()) ...                                     // the call was interrupted because of its deadline
 #pragma once
 
-#include <atomic>
 #include <map>
-#include <memory>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "base/guarded.h"
 #include "faaslet/host_call.h"
@@ -45,10 +45,10 @@ class Watchdog {
   struct Watched {
     faaslet::Seat* seat = nullptr;
     uint64_t generation = 0;
-    bool fired = false;
   };
   struct Shared {
-    std::map<Guard::Key, Watched> watched;  // by deadline
+    std::map<Guard::Key, Watched> watched;  // by deadline; not those that have fired
+    std::set<uint64_t> fired;               // ids of guards
     uint64_t next_id = 0;
     faaslet::Clock::time_point sleeping_until = faaslet::Clock::time_point::max();
     bool stopping = false;

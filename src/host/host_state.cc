@@ -1,0 +1,132 @@
+#include "host/host_state.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "host/streams.h"
+#include "host/wasi_abi.h"
+
+namespace spore::host {
+
+namespace {
+
+Result<void> check_texts(const char* what, const std::vector<std::string>& texts, uint64_t& bytes) {
+  for (const auto& text : texts) {
+    bytes += text.size() + 1 + sizeof(uint32_t);
+    if (text.find('\0') != std::string::npos) {
+      return fail(ErrorCode::kInvalidArgument, std::string(what) + " with a NUL byte inside");
+    }
+  }
+  if (bytes > kArgumentsBytesMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                "arguments and environment are larger than " + std::to_string(kArgumentsBytesMax) + " bytes");
+  }
+  return {};
+}
+
+Descriptor stream_descriptor(Descriptor::Kind kind, int fd) {
+  namespace rights = wasi::rights;
+  Descriptor out;
+  out.kind = kind;
+  out.rights_base = rights::kStream & ~(kind == Descriptor::Kind::kStdin ? rights::kFdWrite : rights::kFdRead);
+  const StreamType type = fd < 0 ? StreamType::kPipe : stream_type(fd);
+  switch (type) {
+    case StreamType::kTerminal: out.file_type = static_cast<uint8_t>(wasi::FileType::kCharacterDevice); break;
+    case StreamType::kSocket: out.file_type = static_cast<uint8_t>(wasi::FileType::kSocketStream); break;
+    case StreamType::kPipe: out.file_type = static_cast<uint8_t>(wasi::FileType::kUnknown); break;
+    case StreamType::kRegularFile:
+      out.file_type = static_cast<uint8_t>(wasi::FileType::kRegularFile);
+      out.rights_base |= rights::kFdSeek | rights::kFdTell;
+      break;
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<HostState> HostState::make(CallSetup setup) {
+  HostState state;
+  uint64_t bytes = 0;
+  TRY(check_texts("an argument", setup.arguments, bytes));
+  TRY(check_texts("an environment variable", setup.environment, bytes));
+  if (setup.preopens.size() + 3 > setup.limits.descriptors_max) {
+    return fail(ErrorCode::kInvalidArgument, "more preopened directories than descriptors (" +
+                                                 std::to_string(setup.limits.descriptors_max) + ")");
+  }
+  state.arguments = std::move(setup.arguments);
+  state.environment = std::move(setup.environment);
+  state.streams = setup.streams;
+  state.limits = setup.limits;
+  state.input = std::move(setup.input);
+  state.input_complete = setup.streams.in < 0;
+
+  state.descriptors.reserve(3 + setup.preopens.size());
+  state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStdin, setup.streams.in));
+  state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStdout, setup.streams.out));
+  state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStderr, setup.streams.err));
+  for (auto& preopen : setup.preopens) {
+    UniqueFd fd(::open(preopen.host_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd.valid()) return fail_errno("open directory " + preopen.host_path);
+    Descriptor directory;
+    directory.kind = Descriptor::Kind::kDirectory;
+    directory.is_preopen = true;
+    directory.access = preopen.access;
+    directory.file_type = static_cast<uint8_t>(wasi::FileType::kDirectory);
+    directory.rights_base = wasi::rights::kDirectory;
+    directory.rights_inheriting = wasi::rights::kAll;
+    directory.fd = std::move(fd);
+    directory.path = std::move(preopen.guest_path);
+    directory.preopen = static_cast<uint32_t>(state.descriptors.size() - 3);
+    state.descriptors.emplace_back(std::move(directory));
+  }
+  return state;
+}
+
+Descriptor* HostState::descriptor(uint32_t number) {
+  return number < descriptors.size() && descriptors[number] ? &*descriptors[number] : nullptr;
+}
+
+std::optional<uint32_t> HostState::add_descriptor(Descriptor descriptor) {
+  size_t number = 0;
+  while (number < descriptors.size() && descriptors[number]) ++number;
+  if (number >= limits.descriptors_max) return std::nullopt;
+  if (number == descriptors.size()) descriptors.emplace_back();
+  descriptors[number] = std::move(descriptor);
+  return static_cast<uint32_t>(number);
+}
+
+uint8_t* HostState::extend_output(uint64_t size_bytes) {
+  if (output.size() > limits.output_bytes_max || size_bytes > limits.output_bytes_max - output.size()) {
+    output_overflow = true;
+    return nullptr;
+  }
+  const size_t before = output.size();
+  output.resize(before + size_bytes);
+  return output.data() + before;
+}
+
+std::span<uint8_t> HostState::extend_log(uint64_t size_bytes) {
+  if (log_truncated) return {};
+  const size_t before = log.size();
+  const uint64_t room = limits.log_bytes_max - std::min<uint64_t>(limits.log_bytes_max, before);
+  const uint64_t fits = std::min(size_bytes, room);
+  log.resize(before + fits);
+  return {log.data() + before, fits};
+}
+
+void HostState::truncate_log() {
+  if (log_truncated) return;
+  log_truncated = true;
+  const std::string note = "\n[log cut off after " + std::to_string(limits.log_bytes_max) + " bytes]\n";
+  log.insert(log.end(), note.begin(), note.end());
+}
+
+void HostState::append_log(ByteSpan bytes) {
+  const auto room = extend_log(bytes.size());
+  std::copy_n(bytes.begin(), room.size(), room.begin());
+  if (room.size() < bytes.size()) truncate_log();
+}
+
+}  // namespace spore::host

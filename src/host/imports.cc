@@ -1,0 +1,225 @@
+#include "host/imports.h"
+
+#include <map>
+#include <utility>
+
+#include "host/assemblyscript.h"
+#include "host/binding.h"
+#include "host/spore_calls.h"
+#include "host/wasi.h"
+
+namespace spore::host {
+
+namespace {
+
+template <auto kFunction>
+ImportDeclaration declare(std::string_view module, std::string_view name, std::string_view documentation) {
+  return {module, name, Binding<kFunction>::signature(), &Binding<kFunction>::call, documentation};
+}
+
+constexpr std::string_view kSpore = "spore";
+constexpr std::string_view kWasi = "wasi_snapshot_preview1";
+constexpr std::string_view kEnv = "env";
+
+// The table. Parameters are named in the documentation, in order; "->" names what a WASI function writes through the
+// pointers that follow.
+std::vector<ImportDeclaration> make_table() {
+  using namespace wasi;
+  using namespace calls;
+  namespace as = assemblyscript;
+  return {
+      declare<&input_size>(kSpore, "input_size", "The size of the call's input in bytes."),
+      declare<&input_read>(kSpore, "input_read",
+                           "(offset, pointer, size): copies at most size bytes of the input, from offset, to pointer; "
+                           "returns how many, 0 past the end."),
+      declare<&output_write>(kSpore, "output_write",
+                             "(pointer, size): appends size bytes to the call's output; returns size."),
+
+      declare<&args_get>(kWasi, "args_get", "(argv, argv_buf): the arguments; sizes by args_sizes_get."),
+      declare<&args_sizes_get>(kWasi, "args_sizes_get", "-> (count, bytes) of the arguments."),
+      declare<&environ_get>(kWasi, "environ_get", "(environ, environ_buf): NAME=value strings of the environment."),
+      declare<&environ_sizes_get>(kWasi, "environ_sizes_get", "-> (count, bytes) of the environment."),
+      declare<&clock_res_get>(kWasi, "clock_res_get", "(clock) -> (nanoseconds): the clock's resolution."),
+      declare<&clock_time_get>(kWasi, "clock_time_get",
+                               "(clock, precision) -> (nanoseconds): 0 realtime, 1 monotonic, 2 and 3 the CPU time of "
+                               "this call."),
+      declare<&fd_advise>(kWasi, "fd_advise", "(fd, offset, length, advice): how the file will be used."),
+      declare<&fd_allocate>(kWasi, "fd_allocate", "(fd, offset, length): reserves space for the file."),
+      declare<&fd_close>(kWasi, "fd_close", "(fd): closes it."),
+      declare<&fd_datasync>(kWasi, "fd_datasync", "(fd): writes the file's data to storage."),
+      declare<&fd_fdstat_get>(kWasi, "fd_fdstat_get", "(fd) -> (fdstat): type, flags and rights."),
+      declare<&fd_fdstat_set_flags>(kWasi, "fd_fdstat_set_flags", "(fd, flags): append and nonblock can be changed."),
+      declare<&fd_fdstat_set_rights>(kWasi, "fd_fdstat_set_rights", "(fd, base, inheriting): gives up rights."),
+      declare<&fd_filestat_get>(kWasi, "fd_filestat_get", "(fd) -> (filestat): size, times, type."),
+      declare<&fd_filestat_set_size>(kWasi, "fd_filestat_set_size", "(fd, size): cuts or extends the file."),
+      declare<&fd_filestat_set_times>(kWasi, "fd_filestat_set_times", "(fd, atim, mtim, flags): sets its times."),
+      declare<&fd_pread>(kWasi, "fd_pread", "(fd, iovs, count, offset) -> (bytes): reads without moving the position."),
+      declare<&fd_prestat_get>(kWasi, "fd_prestat_get", "(fd) -> (prestat): of a preopened directory."),
+      declare<&fd_prestat_dir_name>(kWasi, "fd_prestat_dir_name", "(fd, path, length): a preopened directory's name."),
+      declare<&fd_pwrite>(kWasi, "fd_pwrite",
+                          "(fd, iovs, count, offset) -> (bytes): writes without moving the position."),
+      declare<&fd_read>(kWasi, "fd_read", "(fd, iovs, count) -> (bytes): reads; 0 is the end. At most 1024 buffers."),
+      declare<&fd_readdir>(kWasi, "fd_readdir", "(fd, buf, length, cookie) -> (bytes): entries of a directory."),
+      declare<&fd_renumber>(kWasi, "fd_renumber", "(from, to): moves a descriptor to the number of another."),
+      declare<&fd_seek>(kWasi, "fd_seek", "(fd, offset, whence) -> (position): moves the position."),
+      declare<&fd_sync>(kWasi, "fd_sync", "(fd): writes the file to storage."),
+      declare<&fd_tell>(kWasi, "fd_tell", "(fd) -> (position)."),
+      declare<&fd_write>(kWasi, "fd_write", "(fd, iovs, count) -> (bytes): writes. At most 1024 buffers."),
+      declare<&path_create_directory>(kWasi, "path_create_directory", "(fd, path, length): makes a directory."),
+      declare<&path_filestat_get>(kWasi, "path_filestat_get", "(fd, lookup, path, length) -> (filestat)."),
+      declare<&path_filestat_set_times>(kWasi, "path_filestat_set_times",
+                                        "(fd, lookup, path, length, atim, mtim, flags): sets a file's times."),
+      declare<&path_link>(kWasi, "path_link",
+                          "(old_fd, lookup, old_path, length, new_fd, new_path, length): makes a hard link."),
+      declare<&path_open>(kWasi, "path_open",
+                          "(fd, lookup, path, length, oflags, rights, inheriting, fdflags) -> (fd): opens below fd."),
+      declare<&path_readlink>(kWasi, "path_readlink", "(fd, path, length, buf, length) -> (bytes): what a link says."),
+      declare<&path_remove_directory>(kWasi, "path_remove_directory", "(fd, path, length): removes an empty directory."),
+      declare<&path_rename>(kWasi, "path_rename", "(old_fd, old_path, length, new_fd, new_path, length)."),
+      declare<&path_symlink>(kWasi, "path_symlink",
+                             "(target, length, fd, path, length): makes a symbolic link to a relative path."),
+      declare<&path_unlink_file>(kWasi, "path_unlink_file", "(fd, path, length): removes a name of a file."),
+      declare<&poll_oneoff>(kWasi, "poll_oneoff",
+                            "(subscriptions, events, count) -> (count): waits for clocks and descriptors. At most 4096."),
+      declare<&proc_exit>(kWasi, "proc_exit", "(code): ends the call with that exit code."),
+      declare<&proc_raise>(kWasi, "proc_raise", "(signal): ENOSYS; a guest has no signals."),
+      declare<&random_get>(kWasi, "random_get", "(buf, length): random bytes of the host's kernel."),
+      declare<&wasi::sched_yield>(kWasi, "sched_yield", "Lets others run."),
+      declare<&sock_accept>(kWasi, "sock_accept", "(fd, flags) -> (fd): ENOTSOCK; no descriptor is a socket."),
+      declare<&sock_recv>(kWasi, "sock_recv", "(fd, iovs, count, flags) -> (bytes, flags): ENOTSOCK."),
+      declare<&sock_send>(kWasi, "sock_send", "(fd, iovs, count, flags) -> (bytes): ENOTSOCK."),
+      declare<&sock_shutdown>(kWasi, "sock_shutdown", "(fd, how): ENOTSOCK."),
+
+      declare<&as::abort>(kEnv, "abort", "AssemblyScript: (message, file, line, column): ends the call with a trap."),
+      declare<&as::trace>(kEnv, "trace", "AssemblyScript: (message, count, five numbers): a line to the log."),
+      declare<&as::console_out>(kEnv, "console.log", "AssemblyScript: (text): a line to the standard output."),
+      declare<&as::console_out>(kEnv, "console.info", "AssemblyScript: the same."),
+      declare<&as::console_out>(kEnv, "console.debug", "AssemblyScript: the same."),
+      declare<&as::console_error>(kEnv, "console.warn", "AssemblyScript: (text): a line to the log."),
+      declare<&as::console_error>(kEnv, "console.error", "AssemblyScript: the same."),
+      declare<&as::seed>(kEnv, "seed", "AssemblyScript: the seed of Math.random."),
+      declare<&as::date_now>(kEnv, "Date.now", "AssemblyScript: milliseconds since 1970."),
+  };
+}
+
+const std::vector<ImportDeclaration>& table() {
+  static const std::vector<ImportDeclaration> kTable = make_table();
+  return kTable;
+}
+
+const ImportDeclaration* find_declaration(const wasm::Import& import) {
+  using Key = std::pair<std::string_view, std::string_view>;
+  static const auto kIndex = [] {
+    std::map<Key, const ImportDeclaration*> index;
+    for (const auto& declaration : table()) index.emplace(Key(declaration.module, declaration.name), &declaration);
+    return index;
+  }();
+  const auto found = kIndex.find(Key(import.module, import.name));
+  return found == kIndex.end() ? nullptr : found->second;
+}
+
+std::string_view name_of(wasm::ExternalKind kind) {
+  switch (kind) {
+    case wasm::ExternalKind::kFunction: return "function";
+    case wasm::ExternalKind::kTable: return "table";
+    case wasm::ExternalKind::kMemory: return "memory";
+    case wasm::ExternalKind::kGlobal: return "global";
+    case wasm::ExternalKind::kTag: return "tag";
+  }
+  return "thing";
+}
+
+// Signatures in an error are cut, so that a module of a few bytes cannot ask for a message of gigabytes.
+std::string short_signature(const wasm::Signature& signature) {
+  constexpr size_t kParametersMax = 64;
+  if (signature.params.size() + signature.results.size() <= kParametersMax) return to_string(signature);
+  return "(" + std::to_string(signature.params.size()) + " parameters) -> (" + std::to_string(signature.results.size()) +
+         " results)";
+}
+
+// Collects the complaints, up to a size, and counts the rest.
+class Complaints {
+ public:
+  bool has_room() const { return text_.size() < kLinkErrorBytesMax; }
+  void add(std::string_view line) {
+    ++count_;
+    if (!has_room()) {
+      ++left_out_;
+      return;
+    }
+    text_ += "\n  ";
+    text_ += line;
+  }
+  bool empty() const { return count_ == 0; }
+  std::string message() const {
+    std::string out = count_ == 1 ? "1 import cannot be satisfied:" : std::to_string(count_) + " imports cannot be satisfied:";
+    out += text_;
+    if (left_out_ > 0) out += "\n  and " + std::to_string(left_out_) + " more";
+    return out;
+  }
+
+ private:
+  std::string text_;
+  size_t count_ = 0;
+  size_t left_out_ = 0;
+};
+
+// A name from a module, as it may stand in a message: bounded, printable.
+std::string shown(const wasm::Import& import) {
+  constexpr size_t kBytesMax = 256;
+  std::string out;
+  for (const char c : (import.module + "." + import.name).substr(0, kBytesMax)) {
+    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::span<const ImportDeclaration> imports() { return table(); }
+
+Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module) {
+  std::vector<faaslet::HostFunction> links;
+  links.reserve(module.imported_functions);
+  Complaints complaints;
+  for (const wasm::Import& import : module.imports) {
+    if (import.kind != wasm::ExternalKind::kFunction) {
+      complaints.add(shown(import) + ": a " + std::string(name_of(import.kind)) + "; only functions can be imported");
+      continue;
+    }
+    const wasm::Signature& wanted = module.signature_of(import.index);
+    const ImportDeclaration* offered = find_declaration(import);
+    if (!offered) {
+      complaints.add(shown(import) + " " + short_signature(wanted) + ": there is no such function");
+    } else if (offered->signature != wanted) {
+      complaints.add(shown(import) + " " + short_signature(wanted) + ": Spore offers it as " +
+                     to_string(offered->signature));
+    } else {
+      links.push_back(offered->function);
+    }
+  }
+  if (!complaints.empty()) return fail(ErrorCode::kInvalidModule, complaints.message());
+  return links;
+}
+
+std::string render_documentation() {
+  std::string out =
+      "# The host interface\n\n"
+      "Everything a function can import. This page is written from the table in `src/host/imports.cc` by a test, which\n"
+      "fails when the two differ (`SPORE_UPDATE_DOCS=1` writes it anew).\n\n"
+      "A function enters at the export `_start` (a command: input on stdin, output on stdout, log on stderr) or\n"
+      "`spore_call` (a reactor, after `_initialize` if there is one; an i32 it returns is the exit code).\n"
+      "A pointer outside memory is EFAULT from WASI functions and a trap from the others.\n";
+  std::string_view module;
+  for (const auto& declaration : table()) {
+    if (declaration.module != module) {
+      module = declaration.module;
+      out += "\n## " + std::string(module) + "\n\n| name | signature | |\n|---|---|---|\n";
+    }
+    out += "| `" + std::string(declaration.name) + "` | `" + to_string(declaration.signature) + "` | " +
+           std::string(declaration.documentation) + " |\n";
+  }
+  return out;
+}
+
+}  // namespace spore::host

@@ -1,0 +1,125 @@
+#include "host/run.h"
+
+#include <poll.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <ctime>
+
+namespace spore::host {
+
+namespace {
+
+using faaslet::Clock;
+using faaslet::Faaslet;
+using faaslet::Outcome;
+using faaslet::Seat;
+using faaslet::Wait;
+
+std::chrono::nanoseconds thread_cpu_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
+// Counts the guest's CPU time while it runs on this thread.
+class CpuTime {
+ public:
+  explicit CpuTime(HostState& state) : state_(state) { state_.cpu_time_base = thread_cpu_time(); }
+  ~CpuTime() {
+    const auto now = thread_cpu_time();
+    state_.cpu_time_before += now - state_.cpu_time_base;
+    state_.cpu_time_base = now;
+  }
+
+ private:
+  HostState& state_;
+};
+
+enum class Woken { kReady, kInterrupted, kDeadline };
+
+// An interrupt sets its flag and signals this thread. All signals are held back from the look at the flag until ppoll()
+// lets them in, so none can come unnoticed in between.
+Woken wait(const Seat& seat, const Wait& wait, std::optional<Clock::time_point> call_deadline) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  const auto woken = [&] {
+    while (true) {
+      if (seat.interrupted()) return Woken::kInterrupted;
+      const auto now = Clock::now();
+      if (call_deadline && now >= *call_deadline) return Woken::kDeadline;
+      if (wait.deadline && now >= *wait.deadline) return Woken::kReady;
+
+      std::optional<Clock::time_point> until = wait.deadline;
+      if (call_deadline && (!until || *call_deadline < *until)) until = call_deadline;
+      timespec timeout{};
+      if (until) {
+        const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(*until - now);
+        timeout.tv_sec = static_cast<time_t>(left.count() / 1'000'000'000);
+        timeout.tv_nsec = static_cast<long>(left.count() % 1'000'000'000);
+      }
+      pollfd entry{wait.fd, wait.events, 0};  // a negative descriptor is left out
+      if (::ppoll(&entry, 1, until ? &timeout : nullptr, &before) > 0) return Woken::kReady;
+    }
+  }();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return woken;
+}
+
+CallResult interrupted(std::string_view why) {
+  CallResult result;
+  result.kind = CallResult::Kind::kInterrupted;
+  result.trap.kind = wasm::TrapKind::kInterrupted;
+  result.trap.message = why;
+  return result;
+}
+
+CallResult trapped(faaslet::Trap trap) {
+  CallResult result;
+  result.kind = trap.kind == wasm::TrapKind::kInterrupted ? CallResult::Kind::kInterrupted : CallResult::Kind::kTrapped;
+  result.trap = std::move(trap);
+  return result;
+}
+
+CallResult exited(int32_t code) {
+  CallResult result;
+  result.exit_code = code;
+  return result;
+}
+
+// One function to its end; nothing when it returned.
+std::optional<CallResult> run_function(Faaslet& faaslet, HostState& state, Seat& seat, uint32_t function,
+                                       const RunLimits& limits) {
+  bool started = false;
+  while (true) {
+    Outcome outcome = [&] {
+      CpuTime counted(state);
+      return started ? faaslet.resume(seat) : faaslet.start(seat, function);
+    }();
+    started = true;
+    switch (outcome.kind) {
+      case Outcome::Kind::kReturned: return std::nullopt;
+      case Outcome::Kind::kTrapped: return trapped(std::move(outcome.trap));
+      case Outcome::Kind::kExited: return exited(outcome.exit_code);
+      case Outcome::Kind::kParked: break;
+    }
+    switch (wait(seat, outcome.wait, limits.deadline)) {
+      case Woken::kReady: break;
+      case Woken::kInterrupted: return interrupted("interrupted while waiting");
+      case Woken::kDeadline: return interrupted("the deadline passed while waiting");
+    }
+  }
+}
+
+}  // namespace
+
+CallResult run(Faaslet& faaslet, HostState& state, Seat& seat, const Entry& entry, const RunLimits& limits) {
+  for (const uint32_t function : entry.functions) {
+    if (auto result = run_function(faaslet, state, seat, function, limits)) return std::move(*result);
+  }
+  return exited(entry.has_exit_code ? static_cast<int32_t>(faaslet.result(0).low) : 0);
+}
+
+}  // namespace spore::host

@@ -1,0 +1,307 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+
+#include "host/streams.h"
+#include "host/wasi.h"
+
+namespace spore::host::wasi {
+
+namespace {
+
+using Kind = Descriptor::Kind;
+
+// Copies from `from` into the buffers; the number of bytes, or nothing where a page of the guest is not there.
+std::optional<size_t> scatter(ByteSpan from, std::span<const iovec> to) {
+  size_t done = 0;
+  for (const iovec& part : to) {
+    const size_t size = std::min(part.iov_len, from.size() - done);
+    if (size == 0) break;
+    if (!faaslet::guarded_copy(part.iov_base, from.data() + done, size)) return std::nullopt;
+    done += size;
+  }
+  return done;
+}
+
+// Copies `size` bytes of the buffers to `to`.
+bool collect(std::span<const iovec> from, uint8_t* to, size_t size) {
+  for (const iovec& part : from) {
+    const size_t taken = std::min(part.iov_len, size);
+    if (taken > 0 && !faaslet::guarded_copy(to, part.iov_base, taken)) return false;
+    to += taken;
+    size -= taken;
+  }
+  return true;
+}
+
+Status transferred(HostCall& call, GuestPtr<uint32_t> count, size_t bytes) {
+  return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
+}
+
+// Where a stream would block: the guest waits, unless it asked not to.
+Status would_block(HostCall& call, const Descriptor& descriptor, int fd, short events) {
+  if (descriptor.flags & fdflags::kNonblock) return Errno::kAgain;
+  return call.park({.fd = fd, .events = events});
+}
+
+// The process's descriptor behind a standard stream, or -1 for a buffer.
+int stream_fd(const HostState& state, Kind kind) {
+  switch (kind) {
+    case Kind::kStdin: return state.input_complete ? -1 : state.streams.in;
+    case Kind::kStdout: return state.streams.out;
+    case Kind::kStderr: return state.streams.err;
+    default: return -1;
+  }
+}
+
+// A descriptor of the host at which a regular file lies, else -1.
+int positioned_fd(const HostState& state, const Descriptor& descriptor) {
+  if (descriptor.kind == Kind::kFile) return descriptor.seekable ? descriptor.fd.get() : -1;
+  const int fd = stream_fd(state, descriptor.kind);
+  return fd >= 0 && stream_type(fd) == StreamType::kRegularFile ? fd : -1;
+}
+
+// Writing to a pipe whose reader is gone must not end the host: the signal is held back and taken.
+class NoSigpipe {
+ public:
+  NoSigpipe() {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~NoSigpipe() {
+    if (!was_pending_) {
+      const timespec at_once{};
+      while (sigtimedwait(&pipe_, nullptr, &at_once) < 0 && errno == EINTR) {
+      }
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  sigset_t pipe_;
+  sigset_t before_;
+  bool was_pending_ = false;
+};
+
+Status finish_io(HostCall& call, const IoResult& result, GuestPtr<uint32_t> count) {
+  return result.error ? Status(errno_of(result.error)) : transferred(call, count, result.count);
+}
+
+IoResult result_of(ssize_t count) {
+  return count < 0 ? IoResult{0, errno} : IoResult{static_cast<size_t>(count), 0};
+}
+
+Status read_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, GuestPtr<uint32_t> nread) {
+  const auto list = buffers.list();
+  const IoResult result = result_of(
+      ::preadv(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(file.offset)));
+  file.offset += result.count;
+  return finish_io(call, result, nread);
+}
+
+Status write_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+  const auto list = buffers.list();
+  const int fd = file.fd.get();
+  if (!(file.flags & fdflags::kAppend)) {
+    const IoResult result =
+        result_of(::pwritev(fd, list.data(), static_cast<int>(list.size()), static_cast<off_t>(file.offset)));
+    file.offset += result.count;
+    return finish_io(call, result, nwritten);
+  }
+  const IoResult result = result_of(::writev(fd, list.data(), static_cast<int>(list.size())));  // at the end: O_APPEND
+  const off_t end = ::lseek(fd, 0, SEEK_CUR);
+  if (!result.error && end >= 0) file.offset = static_cast<uint64_t>(end);
+  return finish_io(call, result, nwritten);
+}
+
+// A FIFO or a device below a preopened directory. Ours, and opened non-blocking.
+Status read_device(HostCall& call, Descriptor& device, const Buffers& buffers, GuestPtr<uint32_t> nread) {
+  const auto list = buffers.list();
+  const IoResult result = result_of(::readv(device.fd.get(), list.data(), static_cast<int>(list.size())));
+  if (result.error == EAGAIN) return would_block(call, device, device.fd.get(), POLLIN);
+  return finish_io(call, result, nread);
+}
+
+Status write_device(HostCall& call, Descriptor& device, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+  const auto list = buffers.list();
+  IoResult result;
+  {
+    NoSigpipe guard;
+    result = result_of(::writev(device.fd.get(), list.data(), static_cast<int>(list.size())));
+  }
+  if (result.error == EAGAIN) return would_block(call, device, device.fd.get(), POLLOUT);
+  return finish_io(call, result, nwritten);
+}
+
+Status write_output(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+  HostState& state = state_of(call);
+  const size_t before = state.output.size();
+  uint8_t* to = state.extend_output(buffers.size_bytes());
+  if (!to) {
+    return call.trap(wasm::TrapKind::kHostCall,
+                     "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
+  }
+  if (!collect(buffers.list(), to, buffers.size_bytes())) {
+    state.output.resize(before);
+    return Errno::kFault;
+  }
+  return transferred(call, nwritten, buffers.size_bytes());
+}
+
+Status write_log(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+  HostState& state = state_of(call);
+  const size_t before = state.log.size();
+  const auto room = state.extend_log(buffers.size_bytes());
+  if (!collect(buffers.list(), room.data(), room.size())) {
+    state.log.resize(before);
+    return Errno::kFault;
+  }
+  if (room.size() < buffers.size_bytes()) state.truncate_log();
+  return transferred(call, nwritten, buffers.size_bytes());
+}
+
+}  // namespace
+
+Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, GuestPtr<uint32_t> nread) {
+  HostState& state = state_of(call);
+  const auto found = find(state, fd, rights::kFdRead);
+  if (!found) return found.error();
+  Descriptor& descriptor = **found;
+  Buffers buffers;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  switch (descriptor.kind) {
+    case Kind::kStdin: {
+      const int stream = stream_fd(state, descriptor.kind);
+      if (stream >= 0) {
+        if (buffers.size_bytes() == 0) return transferred(call, nread, 0);
+        const IoResult result = read_without_blocking(stream, buffers.list());
+        if (result.error == EAGAIN) return would_block(call, descriptor, stream, POLLIN);
+        return finish_io(call, result, nread);
+      }
+      const auto bytes = scatter(ByteSpan(state.input).subspan(state.input_offset), buffers.list());
+      if (!bytes) return Errno::kFault;
+      state.input_offset += *bytes;
+      return transferred(call, nread, *bytes);
+    }
+    case Kind::kFile:
+      return descriptor.seekable ? read_file_at(call, descriptor, buffers, nread)
+                                 : read_device(call, descriptor, buffers, nread);
+    case Kind::kDirectory: return Errno::kIsDir;
+    case Kind::kStdout:
+    case Kind::kStderr: break;
+  }
+  return Errno::kBadf;
+}
+
+Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, GuestPtr<uint32_t> nwritten) {
+  HostState& state = state_of(call);
+  const auto found = find(state, fd, rights::kFdWrite);
+  if (!found) return found.error();
+  Descriptor& descriptor = **found;
+  Buffers buffers;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  switch (descriptor.kind) {
+    case Kind::kStdout:
+    case Kind::kStderr: {
+      const int stream = stream_fd(state, descriptor.kind);
+      if (stream >= 0) {
+        if (buffers.size_bytes() == 0) return transferred(call, nwritten, 0);
+        const IoResult result = write_without_blocking(stream, buffers.list());
+        if (result.error == EAGAIN) return would_block(call, descriptor, stream, POLLOUT);
+        return finish_io(call, result, nwritten);
+      }
+      return descriptor.kind == Kind::kStdout ? write_output(call, buffers, nwritten)
+                                              : write_log(call, buffers, nwritten);
+    }
+    case Kind::kFile:
+      return descriptor.seekable ? write_file_at(call, descriptor, buffers, nwritten)
+                                 : write_device(call, descriptor, buffers, nwritten);
+    case Kind::kDirectory: return Errno::kIsDir;
+    case Kind::kStdin: break;
+  }
+  return Errno::kBadf;
+}
+
+Status fd_pread(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint64_t offset,
+                GuestPtr<uint32_t> nread) {
+  HostState& state = state_of(call);
+  const auto found = find(state, fd, rights::kFdRead);
+  if (!found) return found.error();
+  Buffers buffers;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  if ((*found)->kind == Kind::kDirectory) return Errno::kIsDir;
+  const int file = positioned_fd(state, **found);
+  if (file < 0) return Errno::kSpipe;
+  if (offset > INT64_MAX) return Errno::kInval;
+  const auto list = buffers.list();
+  return finish_io(call, result_of(::preadv(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))),
+                   nread);
+}
+
+Status fd_pwrite(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint64_t offset,
+                 GuestPtr<uint32_t> nwritten) {
+  HostState& state = state_of(call);
+  const auto found = find(state, fd, rights::kFdWrite);
+  if (!found) return found.error();
+  Buffers buffers;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  if ((*found)->kind == Kind::kDirectory) return Errno::kIsDir;
+  const int file = positioned_fd(state, **found);
+  if (file < 0) return Errno::kSpipe;
+  if (offset > INT64_MAX) return Errno::kInval;
+  const auto list = buffers.list();
+  return finish_io(
+      call, result_of(::pwritev(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))), nwritten);
+}
+
+Status fd_seek(HostCall& call, Fd fd, int64_t offset, uint32_t whence, GuestPtr<uint64_t> position) {
+  HostState& state = state_of(call);
+  Descriptor* descriptor = state.descriptor(fd);
+  if (!descriptor) return Errno::kBadf;
+  if (descriptor->kind == Kind::kDirectory) return Errno::kBadf;
+  const int file = positioned_fd(state, *descriptor);
+  if (file < 0) return Errno::kSpipe;
+  // To ask where it is takes only the right to tell.
+  const bool only_tells = offset == 0 && whence == static_cast<uint32_t>(Whence::kCur);
+  if (!(descriptor->rights_base & (only_tells ? rights::kFdSeek | rights::kFdTell : rights::kFdSeek))) {
+    return Errno::kNotCapable;
+  }
+  int64_t from = 0;
+  switch (whence) {
+    case static_cast<uint32_t>(Whence::kSet): break;
+    case static_cast<uint32_t>(Whence::kCur):
+      from = descriptor->kind == Kind::kFile ? static_cast<int64_t>(descriptor->offset) : ::lseek(file, 0, SEEK_CUR);
+      break;
+    case static_cast<uint32_t>(Whence::kEnd): {
+      struct stat info;
+      if (::fstat(file, &info) != 0) return errno_of(errno);
+      from = info.st_size;
+      break;
+    }
+    default: return Errno::kInval;
+  }
+  int64_t target = 0;
+  if (from < 0 || __builtin_add_overflow(from, offset, &target) || target < 0) return Errno::kInval;
+  if (!position.copy_out(GuestMemory(call), static_cast<uint64_t>(target))) return Errno::kFault;
+  if (descriptor->kind == Kind::kFile) {
+    descriptor->offset = static_cast<uint64_t>(target);
+  } else if (::lseek(file, target, SEEK_SET) < 0) {
+    return errno_of(errno);
+  }
+  return Errno::kSuccess;
+}
+
+Status fd_tell(HostCall& call, Fd fd, GuestPtr<uint64_t> position) {
+  return fd_seek(call, fd, 0, static_cast<uint32_t>(Whence::kCur), position);
+}
+
+}  // namespace spore::host::wasi

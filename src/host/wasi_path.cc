@@ -1,0 +1,246 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+
+#include "host/paths.h"
+#include "host/wasi.h"
+
+namespace spore::host::wasi {
+
+namespace {
+
+using Kind = Descriptor::Kind;
+
+Status status_of(int result) { return result == 0 ? Errno::kSuccess : errno_of(errno); }
+
+std::expected<std::string, Errno> read_path(HostCall& call, Bytes8 path, uint32_t len) {
+  if (len > kPathBytesMax) return std::unexpected(Errno::kNameTooLong);
+  std::string text(len, '\0');
+  const std::span<uint8_t> to(reinterpret_cast<uint8_t*>(text.data()), text.size());
+  if (!path.copy_in(GuestMemory(call), to)) return std::unexpected(Errno::kFault);
+  if (text.find('\0') != std::string::npos) return std::unexpected(Errno::kInval);
+  return text;
+}
+
+// A directory with a path of the guest's below it.
+struct Place {
+  Descriptor* directory = nullptr;
+  std::string path;
+
+  int fd() const { return directory->fd.get(); }
+  bool read_only() const { return directory->access == Access::kReadOnly; }
+};
+
+std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Bytes8 path, uint32_t len) {
+  Descriptor* directory = state_of(call).descriptor(fd);
+  if (!directory) return std::unexpected(Errno::kBadf);
+  if (directory->kind != Kind::kDirectory) return std::unexpected(Errno::kNotDir);
+  if ((directory->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
+  auto text = read_path(call, path, len);
+  if (!text) return std::unexpected(text.error());
+  return Place{directory, std::move(*text)};
+}
+
+// The same, for a change of what the directory holds: its parent, opened. `if_dots`: the error for "." and "..".
+std::expected<Parent, Errno> find_parent(HostCall& call, Fd fd, Rights needed, Bytes8 path, uint32_t len,
+                                         Errno if_dots) {
+  const auto place = find_place(call, fd, needed, path, len);
+  if (!place) return std::unexpected(place.error());
+  auto parent = open_parent(place->fd(), place->path, if_dots);
+  if (parent && place->read_only()) return std::unexpected(Errno::kRofs);
+  return parent;
+}
+
+// What stands at the path itself, opened for asking about it only.
+std::expected<UniqueFd, Errno> open_for_stat(const Place& place, uint32_t lookup) {
+  if (lookup & ~kLookupSymlinkFollow) return std::unexpected(Errno::kInval);
+  return open_beneath(place.fd(), place.path, O_PATH | (lookup & kLookupSymlinkFollow ? 0 : O_NOFOLLOW));
+}
+
+struct OpenFlags {
+  int host = 0;
+  bool writes = false;  // contents or names
+};
+
+std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_given, Rights base, uint32_t fdflags_given) {
+  if ((lookup & ~kLookupSymlinkFollow) || (oflags_given & ~uint32_t{oflags::kAll}) ||
+      (fdflags_given & ~uint32_t{fdflags::kAll})) {
+    return std::unexpected(Errno::kInval);
+  }
+  const bool directory = oflags_given & oflags::kDirectory;
+  if (directory && (oflags_given & (oflags::kCreat | oflags::kExcl | oflags::kTrunc))) {
+    return std::unexpected(Errno::kInval);
+  }
+  // A directory cannot be written through its descriptor; such rights fall away.
+  const bool reads = base & (rights::kFdRead | rights::kFdReaddir);
+  const bool writes = !directory && (base & (rights::kFdWrite | rights::kFdAllocate));
+  OpenFlags out;
+  // Non-blocking: a FIFO or device must not block us. Regular files do not care.
+  out.host = O_NONBLOCK | O_NOCTTY | (writes ? (reads ? O_RDWR : O_WRONLY) : O_RDONLY);
+  if (!(lookup & kLookupSymlinkFollow)) out.host |= O_NOFOLLOW;
+  if (directory) out.host |= O_DIRECTORY;
+  if (oflags_given & oflags::kCreat) out.host |= O_CREAT;
+  if (oflags_given & oflags::kExcl) out.host |= O_EXCL;
+  if (oflags_given & oflags::kTrunc) out.host |= O_TRUNC;
+  if (fdflags_given & fdflags::kAppend) out.host |= O_APPEND;
+  if (fdflags_given & (fdflags::kSync | fdflags::kRsync)) out.host |= O_SYNC;
+  if (fdflags_given & fdflags::kDsync) out.host |= O_DSYNC;
+  out.writes = writes || (oflags_given & oflags::kTrunc);
+  return out;
+}
+
+std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags) {
+  if (!place.read_only()) return open_beneath(place.fd(), place.path, flags.host, 0666);
+  // As on a file system that is mounted read-only: what exists can be opened for reading.
+  if (flags.writes) {
+    const auto exists = open_beneath(place.fd(), place.path, O_PATH);
+    return std::unexpected(exists || (flags.host & O_CREAT) ? Errno::kRofs : exists.error());
+  }
+  auto opened = open_beneath(place.fd(), place.path, flags.host & ~(O_CREAT | O_EXCL));
+  if (!(flags.host & O_CREAT)) return opened;
+  if (!opened) return std::unexpected(opened.error() == Errno::kNoEnt ? Errno::kRofs : opened.error());
+  if (flags.host & O_EXCL) return std::unexpected(Errno::kExist);
+  return opened;
+}
+
+}  // namespace
+
+Status path_create_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
+  const auto parent = find_parent(call, fd, rights::kPathCreateDirectory, path, len, Errno::kExist);
+  if (!parent) return parent.error();
+  return status_of(::mkdirat(parent->directory.get(), parent->last.c_str(), 0777));
+}
+
+Status path_filestat_get(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t len, GuestPtr<Filestat> stat) {
+  const auto place = find_place(call, fd, rights::kPathFilestatGet, path, len);
+  if (!place) return place.error();
+  const auto opened = open_for_stat(*place, lookup);
+  if (!opened) return opened.error();
+  struct stat info;
+  if (::fstat(opened->get(), &info) != 0) return errno_of(errno);
+  return stat.copy_out(GuestMemory(call), filestat_of(info)) ? Errno::kSuccess : Errno::kFault;
+}
+
+Status path_filestat_set_times(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t len, uint64_t atim,
+                               uint64_t mtim, uint32_t flags) {
+  const auto place = find_place(call, fd, rights::kPathFilestatSetTimes, path, len);
+  if (!place) return place.error();
+  const auto times = times_of(atim, mtim, flags);
+  if (!times) return times.error();
+  const auto opened = open_for_stat(*place, lookup);
+  if (!opened) return opened.error();
+  if (place->read_only()) return Errno::kRofs;
+  return status_of(::utimensat(opened->get(), "", times->data(), AT_EMPTY_PATH));
+}
+
+Status path_link(HostCall& call, Fd old_fd, uint32_t lookup, Bytes8 old_path, uint32_t old_len, Fd new_fd,
+                 Bytes8 new_path, uint32_t new_len) {
+  if (lookup != 0) return Errno::kInval;  // a link to what a symbolic link names is not offered
+  const auto old_place = find_place(call, old_fd, rights::kPathLinkSource, old_path, old_len);
+  if (!old_place) return old_place.error();
+  const auto target = find_parent(call, new_fd, rights::kPathLinkTarget, new_path, new_len, Errno::kExist);
+  if (!target) return target.error();
+  const auto source = open_parent(old_place->fd(), old_place->path, Errno::kPerm);
+  if (!source) return source.error();
+  // A name in a writable place would make a file of a read-only one writable.
+  if (old_place->read_only()) return Errno::kXdev;
+  // The kernel would follow a symbolic link with a slash behind it, to wherever it leads.
+  if (source->last.ends_with('/')) return Errno::kNotDir;
+  return status_of(::linkat(source->directory.get(), source->last.c_str(), target->directory.get(),
+                            target->last.c_str(), 0));
+}
+
+Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t len, uint32_t oflags_given,
+                 uint64_t base, uint64_t inheriting, uint32_t fdflags_given, GuestPtr<uint32_t> opened_out) {
+  HostState& state = state_of(call);
+  Rights needed = rights::kPathOpen;
+  if (oflags_given & oflags::kCreat) needed |= rights::kPathCreateFile;
+  if (oflags_given & oflags::kTrunc) needed |= rights::kPathFilestatSetSize;
+  const auto place = find_place(call, fd, needed, path, len);
+  if (!place) return place.error();
+  if ((base | inheriting) & rights::kAll & ~place->directory->rights_inheriting) return Errno::kNotCapable;
+  const auto flags = open_flags_of(lookup, oflags_given, base, fdflags_given);
+  if (!flags) return flags.error();
+  if (!opened_out.range(GuestMemory(call), 1)) return Errno::kFault;
+
+  Descriptor descriptor;
+  auto name = join_paths(place->directory->is_preopen ? "" : place->directory->path, place->path);
+  if (!name) return name.error();
+  descriptor.path = std::move(*name);
+  descriptor.preopen = place->directory->preopen;
+  descriptor.access = place->directory->access;
+  auto fd_opened = open_place(*place, *flags);
+  if (!fd_opened) return fd_opened.error();
+  struct stat info;
+  if (::fstat(fd_opened->get(), &info) != 0) return errno_of(errno);
+  descriptor.fd = std::move(*fd_opened);
+  descriptor.file_type = file_type_of(info.st_mode);
+  descriptor.flags = static_cast<uint16_t>(fdflags_given);
+  descriptor.rights_inheriting = inheriting & rights::kAll;
+  if (S_ISDIR(info.st_mode)) {
+    descriptor.kind = Kind::kDirectory;
+    descriptor.rights_base = base & rights::kDirectory;
+  } else {
+    descriptor.kind = Kind::kFile;
+    descriptor.seekable = S_ISREG(info.st_mode);
+    descriptor.rights_base = base & (descriptor.seekable ? rights::kRegularFile : rights::kStream);
+  }
+  const auto number = state.add_descriptor(std::move(descriptor));
+  if (!number) return Errno::kMfile;
+  return opened_out.copy_out(GuestMemory(call), *number) ? Errno::kSuccess : Errno::kFault;
+}
+
+Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 buf, uint32_t buf_len,
+                     GuestPtr<uint32_t> used) {
+  const auto place = find_place(call, fd, rights::kPathReadlink, path, len);
+  if (!place) return place.error();
+  const auto link = open_for_stat(*place, 0);
+  if (!link) return link.error();
+  struct stat info;
+  if (::fstat(link->get(), &info) != 0) return errno_of(errno);
+  if (!S_ISLNK(info.st_mode)) return Errno::kInval;
+  std::array<char, kPathBytesMax> text;
+  const ssize_t got = ::readlinkat(link->get(), "", text.data(), text.size());
+  if (got < 0) return errno_of(errno);
+  const auto size = std::min(static_cast<uint32_t>(got), buf_len);  // cut off silently, as POSIX does
+  const GuestMemory memory(call);
+  const bool ok = buf.copy_out(memory, as_bytes({text.data(), size})) && used.copy_out(memory, size);
+  return ok ? Errno::kSuccess : Errno::kFault;
+}
+
+Status path_remove_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
+  const auto parent = find_parent(call, fd, rights::kPathRemoveDirectory, path, len, Errno::kInval);
+  if (!parent) return parent.error();
+  return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), AT_REMOVEDIR));
+}
+
+Status path_rename(HostCall& call, Fd old_fd, Bytes8 old_path, uint32_t old_len, Fd new_fd, Bytes8 new_path,
+                   uint32_t new_len) {
+  const auto from = find_parent(call, old_fd, rights::kPathRenameSource, old_path, old_len, Errno::kBusy);
+  if (!from) return from.error();
+  const auto to = find_parent(call, new_fd, rights::kPathRenameTarget, new_path, new_len, Errno::kBusy);
+  if (!to) return to.error();
+  return status_of(
+      ::renameat(from->directory.get(), from->last.c_str(), to->directory.get(), to->last.c_str()));
+}
+
+Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, Bytes8 path, uint32_t len) {
+  const auto text = read_path(call, target, target_len);
+  if (!text) return text.error();
+  const auto parent = find_parent(call, fd, rights::kPathSymlink, path, len, Errno::kExist);
+  if (!parent) return parent.error();
+  // No guest could follow it, but a program of the host that reads this directory might.
+  if (text->starts_with('/')) return Errno::kPerm;
+  return status_of(::symlinkat(text->c_str(), parent->directory.get(), parent->last.c_str()));
+}
+
+Status path_unlink_file(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
+  const auto parent = find_parent(call, fd, rights::kPathUnlinkFile, path, len, Errno::kIsDir);
+  if (!parent) return parent.error();
+  return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), 0));
+}
+
+}  // namespace spore::host::wasi
