@@ -1,0 +1,63 @@
+#include "gateway/route.h"
+
+#include <gtest/gtest.h>
+
+namespace spore::gateway {
+namespace {
+
+TEST(Route, NamesFixedEndpoints) {
+  EXPECT_EQ(parse_route("/").endpoint, Endpoint::kPage);
+  EXPECT_EQ(parse_route("/healthz").endpoint, Endpoint::kHealth);
+  EXPECT_EQ(parse_route("/readyz").endpoint, Endpoint::kReady);
+  EXPECT_EQ(parse_route("/metrics").endpoint, Endpoint::kMetrics);
+  EXPECT_EQ(parse_route("/v1/openapi.json").endpoint, Endpoint::kOpenApi);
+  EXPECT_EQ(parse_route("/v1/functions").endpoint, Endpoint::kFunctions);
+}
+
+TEST(Route, FindsTenantAndName) {
+  const Route route = parse_route("/v1/functions/acme/hello/call");
+  EXPECT_EQ(route.endpoint, Endpoint::kCall);
+  EXPECT_EQ(route.tenant, "acme");
+  EXPECT_EQ(route.name, "hello");
+  EXPECT_FALSE(route.version);
+  const Route tenant = parse_route("/v1/functions/acme");
+  EXPECT_EQ(tenant.endpoint, Endpoint::kFunctions);
+  EXPECT_EQ(tenant.tenant, "acme");
+}
+
+TEST(Route, FindsTheVersionBehindAnAt) {
+  const Route route = parse_route("/v1/functions/acme/hello@12/call");
+  EXPECT_EQ(route.endpoint, Endpoint::kCall);
+  EXPECT_EQ(route.name, "hello");
+  EXPECT_EQ(route.version, 12u);
+}
+
+TEST(Route, RefusesMalformedVersions) {
+  for (const char* path : {"/v1/functions/a/b@", "/v1/functions/a/b@x", "/v1/functions/a/b@1x", "/v1/functions/a/b@-1",
+                           "/v1/functions/a/b@99999999999999999999"}) {
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kUnknown) << path;
+  }
+}
+
+TEST(Route, DecodesEscapesAndRefusesBrokenOnes) {
+  EXPECT_EQ(parse_route("/v1/functions/ac%6De/b").tenant, "acme");
+  EXPECT_EQ(parse_route("/v1/functions/a%2Fb/c").tenant, "a/b");  // for whoever checks names to refuse
+  EXPECT_EQ(parse_route("/v1/functions/a%2/b").endpoint, Endpoint::kUnknown);
+  EXPECT_EQ(parse_route("/v1/functions/a%zz/b").endpoint, Endpoint::kUnknown);
+}
+
+TEST(Route, UnknownPathsAreUnknown) {
+  for (const char* path : {"/v2/functions", "/v1/functionsx", "/v1/functions//b/call", "/v1/functions/a/b/c",
+                           "/v1/functions/a/b/call/", "/healthz/", "", "*", "/v1/operations/", "/v1/operations/a/b"}) {
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kUnknown) << path;
+  }
+}
+
+TEST(Route, FindsOperations) {
+  const Route route = parse_route("/v1/operations/0123abcd");
+  EXPECT_EQ(route.endpoint, Endpoint::kOperation);
+  EXPECT_EQ(route.id, "0123abcd");
+}
+
+}  // namespace
+}  // namespace spore::gateway
