@@ -6,9 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <bit>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
+#include <ctime>
 
 #include "base/bytes.h"
 #include "base/fd.h"
@@ -19,6 +20,25 @@ extern char** environ;
 
 namespace spore::bench {
 namespace {
+
+// Times one run on this thread, by both clocks.
+class Stopwatch {
+ public:
+  Stopwatch() : cpu_begin_ms_(cpu_ms()), wall_begin_(std::chrono::steady_clock::now()) {}
+  Sample stop(uint64_t checksum) const {
+    const std::chrono::duration<double, std::milli> wall = std::chrono::steady_clock::now() - wall_begin_;
+    return {.wall_ms = wall.count(), .cpu_ms = cpu_ms() - cpu_begin_ms_, .checksum = checksum};
+  }
+
+ private:
+  static double cpu_ms() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) * 1e-6;
+  }
+  double cpu_begin_ms_;
+  std::chrono::steady_clock::time_point wall_begin_;
+};
 
 class Native : public Contender {
  public:
@@ -39,12 +59,9 @@ class Native : public Contender {
   }
 
   Result<Sample> run(size_t kernel) override {
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     const double checksum = runs_[kernel]();
-    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
-    Sample sample{.milliseconds = time.count()};
-    std::memcpy(&sample.checksum, &checksum, sizeof(checksum));
-    return sample;
+    return stopwatch.stop(std::bit_cast<uint64_t>(checksum));
   }
 
  private:
@@ -79,14 +96,14 @@ class Spore : public Contender {
   Result<Sample> run(size_t kernel) override {
     faaslet::Faaslet& instance = *instances_[kernel];
     seat_.begin_call();
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     const faaslet::Outcome outcome = instance.start(seat_, runs_[kernel]);
-    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
+    const Sample sample = stopwatch.stop(instance.result(0).low);
     seat_.end_call();
     if (outcome.kind != faaslet::Outcome::Kind::kReturned) {
       return fail(ErrorCode::kInternal, "the kernel did not return: " + outcome.trap.message);
     }
-    return Sample{.milliseconds = time.count(), .checksum = instance.result(0).low};
+    return sample;
   }
 
  private:
@@ -121,7 +138,7 @@ class V8 : public Contender {
     ASSIGN_OR_RETURN(const std::string line, read_line());
     Sample sample;
     unsigned long long checksum = 0;
-    if (std::sscanf(line.c_str(), "%lf %llu", &sample.milliseconds, &checksum) != 2) {
+    if (std::sscanf(line.c_str(), "%lf %lf %llu", &sample.wall_ms, &sample.cpu_ms, &checksum) != 3) {
       return fail(ErrorCode::kInternal, "node answered \"" + line + "\"");
     }
     sample.checksum = checksum;

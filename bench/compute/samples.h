@@ -8,7 +8,8 @@ namespace spore::bench {
 
 // One run of one kernel by one contender.
 struct Sample {
-  double milliseconds = 0;
+  double wall_ms = 0;
+  double cpu_ms = 0;      // of the thread, or for V8 of its process
   uint64_t checksum = 0;  // the bits of the double that the kernel returned
 };
 

@@ -1,4 +1,4 @@
-// Runs the kernels in V8, one at a time, when asked: "INDEX\n" on stdin is answered by "MILLISECONDS CHECKSUM-BITS\n".
+// Runs the kernels in V8, one at a time, when asked: "INDEX\n" on stdin is answered by "WALL-MS CPU-MS CHECKSUM-BITS\n".
 // Arguments: the WebAssembly files. Says "ready" when all are compiled and have run once.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -13,9 +13,11 @@ process.stdout.write('ready\n');
 
 for await (const line of createInterface({ input: process.stdin })) {
   const run = kernels[Number(line)];
+  const cpuBegin = process.cpuUsage();
   const begin = process.hrtime.bigint();
   const checksum = run();
-  const nanoseconds = Number(process.hrtime.bigint() - begin);
+  const wall = Number(process.hrtime.bigint() - begin) / 1e6;
+  const cpu = process.cpuUsage(cpuBegin);
   bits.setFloat64(0, checksum);
-  process.stdout.write(`${nanoseconds / 1e6} ${bits.getBigUint64(0)}\n`);
+  process.stdout.write(`${wall} ${(cpu.user + cpu.system) / 1e3} ${bits.getBigUint64(0)}\n`);
 }
