@@ -156,7 +156,7 @@ Result<ReadyObject> Modules::compile(const Pin& pin, wasm::Tier tier, const Byte
   }
   auto cached = cache_.compile(pin.digest(), wasm ? *wasm : ByteSpan(stored), options_for(tier), progress, stop);
   if (!cached) {
-    ++compile_failures_;
+    if (!stop.stop_requested()) ++compile_failures_;
     return std::unexpected(std::move(cached).error());
   }
   ++compiled_;
