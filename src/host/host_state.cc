@@ -97,14 +97,14 @@ std::optional<uint32_t> HostState::add_descriptor(Descriptor descriptor) {
   return static_cast<uint32_t>(number);
 }
 
-uint8_t* HostState::extend_output(uint64_t size_bytes) {
+std::optional<std::span<uint8_t>> HostState::extend_output(uint64_t size_bytes) {
   if (output.size() > limits.output_bytes_max || size_bytes > limits.output_bytes_max - output.size()) {
     output_overflow = true;
-    return nullptr;
+    return std::nullopt;
   }
   const size_t before = output.size();
   output.resize(before + size_bytes);
-  return output.data() + before;
+  return std::span(output).subspan(before);
 }
 
 std::span<uint8_t> HostState::extend_log(uint64_t size_bytes) {

@@ -120,8 +120,8 @@ struct HostState {
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 
-  // Room for so many more bytes of output, to be filled at once; null, with output_overflow set, past the limit.
-  uint8_t* extend_output(uint64_t size_bytes);
+  // Room for so many more bytes of output, to be filled at once; nothing, with output_overflow set, past the limit.
+  std::optional<std::span<uint8_t>> extend_output(uint64_t size_bytes);
   // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log, once;
   // it takes nothing more.
   std::span<uint8_t> extend_log(uint64_t size_bytes);

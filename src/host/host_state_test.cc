@@ -66,14 +66,15 @@ TEST(HostState, OutputEndsAtItsLimit) {
   CallSetup setup;
   setup.limits.output_bytes_max = 10;
   HostState state = make(std::move(setup));
-  ASSERT_NE(state.extend_output(4), nullptr);
-  ASSERT_NE(state.extend_output(6), nullptr);
+  EXPECT_TRUE(state.extend_output(0));
+  EXPECT_EQ(state.extend_output(4)->size(), 4u);
+  EXPECT_EQ(state.extend_output(6)->data(), state.output.data() + 4);
   EXPECT_FALSE(state.output_overflow);
-  EXPECT_NE(state.extend_output(0), nullptr);
-  EXPECT_EQ(state.extend_output(1), nullptr);
+  EXPECT_TRUE(state.extend_output(0));
+  EXPECT_FALSE(state.extend_output(1));
   EXPECT_TRUE(state.output_overflow);
   EXPECT_EQ(state.output.size(), 10u);
-  EXPECT_EQ(state.extend_output(UINT64_MAX), nullptr);
+  EXPECT_FALSE(state.extend_output(UINT64_MAX));
 }
 
 TEST(HostState, LogIsCutOffOnceAndSaysSo) {

@@ -81,12 +81,12 @@ HostResult write_whole(HostCall& call, Descriptor::Kind to, iovec bytes) {
     return HostResult::kDone;
   }
   const size_t before = state.output.size();
-  uint8_t* room = state.extend_output(bytes.iov_len);
+  const auto room = state.extend_output(bytes.iov_len);
   if (!room) {
     return call.trap(wasm::TrapKind::kHostCall,
                      "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
   }
-  if (bytes.iov_len > 0 && !faaslet::guarded_copy(room, bytes.iov_base, bytes.iov_len)) {
+  if (bytes.iov_len > 0 && !faaslet::guarded_copy(room->data(), bytes.iov_base, bytes.iov_len)) {
     state.output.resize(before);
     return bad_page(call);
   }

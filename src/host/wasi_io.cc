@@ -145,12 +145,12 @@ Status write_device(HostCall& call, Descriptor& device, const Buffers& buffers, 
 Status write_output(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
   HostState& state = state_of(call);
   const size_t before = state.output.size();
-  uint8_t* to = state.extend_output(buffers.size_bytes());
-  if (!to) {
+  const auto room = state.extend_output(buffers.size_bytes());
+  if (!room) {
     return call.trap(wasm::TrapKind::kHostCall,
                      "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
   }
-  if (!collect(buffers.list(), to, buffers.size_bytes())) {
+  if (!collect(buffers.list(), room->data(), room->size())) {
     state.output.resize(before);
     return Errno::kFault;
   }
