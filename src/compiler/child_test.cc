@@ -270,7 +270,7 @@ TEST(ChildProtocol, ArgumentsComeThroughAndBadOnesAreRefused) {
                        .output_bytes_max = 6,
                        .parent_pid = 7};
   request.options.cross_instance = true;
-  request.options.proposals = false;
+  request.options.proposals = kTailCalls | kThreads;
   const auto strings = to_arguments(request);
   std::vector<const char*> arguments;
   for (const auto& string : strings) arguments.push_back(string.c_str());

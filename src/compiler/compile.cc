@@ -59,7 +59,7 @@ std::vector<PlannedPart> plan(const Decoded& decoded) {
 }  // namespace
 
 Result<wasm::ModuleInfo> inspect(ByteSpan wasm) {
-  ASSIGN_OR_RETURN(Decoded decoded, decode(wasm, true));
+  ASSIGN_OR_RETURN(Decoded decoded, decode(wasm, kAllProposals));
   return std::move(decoded.info);
 }
 

@@ -3,6 +3,8 @@
 #include <wabt/binary-reader-ir.h>
 #include <wabt/binary-reader.h>
 #include <wabt/cast.h>
+#include <wabt/leb128.h>
+#include <wabt/utf8.h>
 #include <wabt/validator.h>
 
 #include <fmt/format.h>
@@ -31,8 +33,14 @@ wasm::Limits limits(const wabt::Limits& from) {
   return {from.initial, from.has_max ? std::optional(from.max) : std::nullopt};
 }
 
+std::unexpected<Error> bad_constant() {
+  return fail(ErrorCode::kInvalidModule, "a constant expression must leave exactly one value: type mismatch");
+}
+
+// libwabt has checked the types, but not that there is exactly one value in the end.
 Result<wasm::ConstExpr> const_expression(const wabt::ExprList& list) {
   wasm::ConstExpr out;
+  size_t height = 0;
   for (const wabt::Expr& expr : list) {
     ConstOp op;
     switch (expr.type()) {
@@ -68,6 +76,8 @@ Result<wasm::ConstExpr> const_expression(const wabt::ExprList& list) {
         op.kind = name.ends_with("add")   ? ConstOp::Kind::kAdd
                   : name.ends_with("sub") ? ConstOp::Kind::kSub
                                           : ConstOp::Kind::kMul;
+        if (height < 2) return bad_constant();
+        height -= 2;
         break;
       }
       default:
@@ -75,7 +85,9 @@ Result<wasm::ConstExpr> const_expression(const wabt::ExprList& list) {
                                                            expr.loc.offset, wabt::GetExprTypeName(expr)));
     }
     out.push_back(op);
+    ++height;
   }
+  if (height != 1) return bad_constant();
   return out;
 }
 
@@ -166,6 +178,33 @@ Result<wasm::ModuleInfo> module_info(const wabt::Module& m) {
   return info;
 }
 
+// libwabt forgives every error in a custom section, because its content means nothing; but its frame and name must be
+// well formed all the same. For a module that libwabt has read.
+Result<void> check_custom_sections(ByteSpan wasm) {
+  constexpr size_t kPreambleBytes = 8;
+  const uint8_t* const end = wasm.data() + wasm.size();
+  const uint8_t* at = wasm.data() + kPreambleBytes;
+  auto malformed = [&](const char* what) {
+    return fail(ErrorCode::kInvalidModule, fmt::format("at byte {:#x}: malformed custom section: {}", at - wasm.data(), what));
+  };
+  while (at < end) {
+    const bool custom = *at++ == 0;
+    uint32_t size = 0;
+    size_t length = wabt::ReadU32Leb128(at, end, &size);
+    if (length == 0 || size > static_cast<size_t>(end - at) - length) return malformed("its size");
+    at += length;
+    if (custom) {
+      uint32_t name_size = 0;
+      length = wabt::ReadU32Leb128(at, at + size, &name_size);
+      if (length == 0 || name_size > size - length) return malformed("the size of its name");
+      if (!wabt::IsValidUtf8(reinterpret_cast<const char*>(at + length), name_size))
+        return malformed("its name is not UTF-8");
+    }
+    at += size;
+  }
+  return {};
+}
+
 }  // namespace
 
 ValueType value_type(wabt::Type type) {
@@ -180,16 +219,14 @@ ValueType value_type(wabt::Type type) {
   }
 }
 
-Result<Decoded> decode(ByteSpan wasm, bool proposals) {
+Result<Decoded> decode(ByteSpan wasm, uint32_t proposals) {
   wabt::Features features;
-  if (proposals) {
-    features.enable_tail_call();
-    features.enable_extended_const();
-    features.enable_multi_memory();
-    features.enable_memory64();
-    features.enable_relaxed_simd();
-    features.enable_threads();
-  }
+  if (proposals & kTailCalls) features.enable_tail_call();
+  if (proposals & kExtendedConst) features.enable_extended_const();
+  if (proposals & kMultiMemory) features.enable_multi_memory();
+  if (proposals & kMemory64) features.enable_memory64();
+  if (proposals & kRelaxedSimd) features.enable_relaxed_simd();
+  if (proposals & kThreads) features.enable_threads();
   Decoded out;
   out.module = std::make_unique<wabt::Module>();
   wabt::Errors errors;
@@ -197,6 +234,7 @@ Result<Decoded> decode(ByteSpan wasm, bool proposals) {
                                         /*fail_on_custom_section_error=*/false);
   if (wabt::Failed(wabt::ReadBinaryIr("module", wasm.data(), wasm.size(), options, &errors, out.module.get())))
     return invalid(errors);
+  TRY(check_custom_sections(wasm));
   if (wabt::Failed(wabt::ValidateModule(out.module.get(), &errors, wabt::ValidateOptions(features))))
     return invalid(errors);
   ASSIGN_OR_RETURN(out.info, module_info(*out.module));

@@ -16,8 +16,8 @@ struct Decoded {
   wasm::ModuleInfo info;
 };
 
-// kInvalidModule: "at byte 0x2a: ...". `proposals`: also those beyond the core specification (Options).
-Result<Decoded> decode(ByteSpan wasm, bool proposals);
+// kInvalidModule: "at byte 0x2a: ...". `proposals`: bits of Proposal.
+Result<Decoded> decode(ByteSpan wasm, uint32_t proposals);
 
 wasm::ValueType value_type(wabt::Type type);
 

@@ -55,7 +55,7 @@ std::string ObjectCache::name_of(const Digest& module_digest, const compiler::Op
                     std::to_string(wasm::kAbiVersion) + "-v" + std::to_string(static_cast<int>(options.cpu_level)) +
                     (options.tier == wasm::Tier::kOptimised ? "-optimised" : "-fast");
   if (options.cross_instance) out += "-cross";
-  if (!options.proposals) out += "-core";
+  if (options.proposals != compiler::kAllProposals) out += "-p" + std::to_string(options.proposals);
   return out;
 }
 

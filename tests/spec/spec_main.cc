@@ -38,15 +38,16 @@ constexpr size_t kProposalFiles = 46;
 struct Proposal {
   std::string_view folder;
   std::vector<std::string> flags;
+  uint32_t bits = 0;  // compiler::Proposal
 };
 const std::vector<Proposal>& proposals() {
   static const std::vector<Proposal> all = {
-      {"tail-call", {"--enable-tail-call"}},
-      {"extended-const", {"--enable-extended-const"}},
-      {"multi-memory", {"--enable-multi-memory"}},
-      {"memory64", {"--enable-memory64"}},
-      {"relaxed-simd", {"--enable-relaxed-simd"}},
-      {"threads", {"--enable-threads"}},
+      {"tail-call", {"--enable-tail-call"}, compiler::kTailCalls},
+      {"extended-const", {"--enable-extended-const"}, compiler::kExtendedConst},
+      {"multi-memory", {"--enable-multi-memory"}, compiler::kMultiMemory},
+      {"memory64", {"--enable-memory64"}, compiler::kMemory64},
+      {"relaxed-simd", {"--enable-relaxed-simd"}, compiler::kRelaxedSimd},
+      {"threads", {"--enable-threads"}, compiler::kThreads},
       {"exception-handling", {"--enable-exceptions"}},
   };
   return all;
@@ -57,6 +58,7 @@ struct Job {
   std::string name;  // "linking", "threads/atomic"
   bool core = true;
   std::vector<std::string> flags;
+  uint32_t proposals = 0;
   wasm::Tier tier = wasm::Tier::kOptimised;
 };
 
@@ -72,7 +74,10 @@ Job job_of(const fs::path& wast) {
   job.core = false;
   job.name = folder.filename().string() + "/" + job.name;
   for (const Proposal& proposal : proposals())
-    if (folder.filename() == proposal.folder) job.flags = proposal.flags;
+    if (folder.filename() == proposal.folder) {
+      job.flags = proposal.flags;
+      job.proposals = proposal.bits;
+    }
   return job;
 }
 
@@ -114,7 +119,7 @@ int run_script(const Job& job, const fs::path& folder, Tally& tally) {
   if (!level) return fail_with(level.error());
   options.compile.tier = job.tier;
   options.compile.cpu_level = *level;
-  options.compile.proposals = !job.core;
+  options.compile.proposals = job.proposals;
   options.wabt_flags = job.flags;
   options.folder = folder;
   auto executor = Executor::make(std::move(options), tally, [&](uint32_t line, const std::string& text) {
