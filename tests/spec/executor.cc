@@ -122,8 +122,10 @@ void Executor::run(const std::vector<Command>& commands) {
     if (!verdict) {
       ++tally_.failed;
       report_(command.line, verdict.error().message);
-    } else if (*verdict == Verdict::kSkipped) {
+    } else if (*verdict == Verdict::kSkippedText) {
       ++tally_.skipped_text;
+    } else if (*verdict == Verdict::kSkippedValid) {
+      ++tally_.skipped_valid;
     } else {
       tally_.passed += command.is_assertion();
     }
@@ -294,10 +296,12 @@ Result<Executor::Verdict> Executor::assert_trap(const Command& command) {
 }
 
 Result<Executor::Verdict> Executor::assert_rejected(const Command& command) {
+  // Scripts of proposals that are older than reference types, which brought modules with several tables.
+  if (command.text == "multiple tables") return Verdict::kSkippedValid;
   // A text that is malformed never becomes a module.
-  if (command.text_module && command.kind == Command::Kind::kAssertMalformed) return Verdict::kSkipped;
+  if (command.text_module && command.kind == Command::Kind::kAssertMalformed) return Verdict::kSkippedText;
   const auto bytes = module_bytes(command);
-  if (!bytes && command.text_module) return Verdict::kSkipped;
+  if (!bytes && command.text_module) return Verdict::kSkippedText;
   if (!bytes) return std::unexpected(bytes.error());
   const auto object = compiler::compile(*bytes, options_.compile);
   if (object) return wrong(fmt::format("accepted a module, expected the error \"{}\"", command.text));
