@@ -134,8 +134,9 @@ struct PublishArguments {
   std::vector<std::string> env, args;
 };
 
-// The limits and strings of the command line, over what the function has.
-Result<void> configure(const Client& client, const Target& target, const PublishArguments& arguments) {
+// The limits and strings of the command line, over what the function has. The version that the function has then, or
+// nothing where the command line has none of them.
+Result<std::optional<json>> configure(const Client& client, const Target& target, const PublishArguments& arguments) {
   json change = json::object();
   if (arguments.timeout_ms) change["timeout_ms"] = arguments.timeout_ms;
   if (arguments.memory_max_bytes) change["memory_max_bytes"] = arguments.memory_max_bytes;
@@ -147,15 +148,14 @@ Result<void> configure(const Client& client, const Target& target, const Publish
       return fail(ErrorCode::kInvalidArgument, "--env must be written NAME=VALUE: " + variable);
     change["env"][variable.substr(0, equals)] = variable.substr(equals + 1);
   }
-  if (change.empty()) return {};
+  if (change.empty()) return std::nullopt;
   ASSIGN_OR_RETURN(json config, client.send_for_json({.target = target.path() + "/config"}));
   config.update(change);
   const std::string body = config.dump(-1, ' ', false, json::error_handler_t::replace);
-  TRY(client.send({.method = "PUT",
-                   .target = target.path() + "/config",
-                   .fields = {{"Content-Type", "application/json"}},
-                   .body = as_bytes(body)}));
-  return {};
+  return client.send_for_json({.method = "PUT",
+                               .target = target.path() + "/config",
+                               .fields = {{"Content-Type", "application/json"}},
+                               .body = as_bytes(body)});
 }
 
 Result<void> publish(const Client& client, const PublishArguments& arguments) {
@@ -182,7 +182,8 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
   }
   if (problem) return std::unexpected(std::move(*problem));
   if (!published) return fail(ErrorCode::kUnavailable, "the host went away while it was publishing");
-  TRY(configure(client, target, arguments));
+  ASSIGN_OR_RETURN(auto configured, configure(client, target, arguments));
+  if (configured) published = std::move(*configured);
   const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::printf("%s@%s  %s  %s of wasm, %s, %.2f s\n", target.text().c_str(), text_of(*published, "version").c_str(),
               text_of(*published, "digest").c_str(), size_text((*published)["wasm_bytes"]).c_str(),

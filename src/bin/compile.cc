@@ -38,9 +38,9 @@ Result<void> compile(const Arguments& arguments) {
   }();
   if (!object) return std::unexpected(std::move(object).error().within(arguments.file));
   const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::printf("%s: %s, %zu functions, %.1f MiB of wasm, %.1f MiB of object, %s in %.2f s\n", arguments.file.c_str(),
-              arguments.tier.c_str(), object->object.functions.size(), static_cast<double>(wasm.size()) / (1 << 20),
-              static_cast<double>(object->stored_bytes) / (1 << 20), object->compiled ? "compiled" : "cached", took);
+  std::printf("%s: %s, %zu functions, %.1f KiB of wasm, %.1f KiB of object, %s in %.2f s\n", arguments.file.c_str(),
+              arguments.tier.c_str(), object->object.functions.size(), static_cast<double>(wasm.size()) / (1 << 10),
+              static_cast<double>(object->stored_bytes) / (1 << 10), object->compiled ? "compiled" : "cached", took);
   return {};
 }
 
