@@ -52,8 +52,8 @@ class LinkedMemory {
     memory->type_ = type;
     memory->pages_max_ = std::min(type.pages.max.value_or(wasm::kMemory32PagesMax), wasm::kMemory32PagesMax);
     if (type.pages.min > wasm::kMemory32PagesMax)
-      return fail(ErrorCode::kResourceExhausted, "a memory of more than " +
-                                                     std::to_string(wasm::kMemory32PagesMax) + " pages");
+      return fail(ErrorCode::kResourceExhausted,
+                  "a memory of more than " + std::to_string(wasm::kMemory32PagesMax) + " pages");
     ASSIGN_OR_RETURN(memory->fd_, make_memfd("spore-linked-memory"));
     const size_t reserved = std::max<uint64_t>(memory->pages_max_, 1) * wasm::kPageBytes;
     void* at = ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -372,8 +372,8 @@ Result<std::vector<External>> LinkedWorld::resolve(const wasm::ModuleInfo& modul
     const auto found = from->second.find(import.name);
     if (found == from->second.end()) return fail(ErrorCode::kNotFound, "unknown import: " + name);
     if (!fits(found->second, module, import))
-      return fail(ErrorCode::kInvalidArgument, "incompatible import type: " + name + " is no such " +
-                                                   std::string(name_of_kind(import.kind)));
+      return fail(ErrorCode::kInvalidArgument,
+                  "incompatible import type: " + name + " is no such " + std::string(name_of_kind(import.kind)));
     externals.push_back(found->second);
   }
   return externals;

@@ -84,7 +84,8 @@ class LinkedWorld {
   // Makes the exports of an instance importable from `module`, beside what is there already (a name is replaced).
   void register_instance(const std::string& module, LinkedFaaslet& instance);
 
-  // What the module's imports mean. kNotFound: "unknown import: ..."; kInvalidArgument: "incompatible import type: ...".
+  // What the module's imports mean. kNotFound: "unknown import: ..."; kInvalidArgument: "incompatible import type:
+  // ...".
   Result<std::vector<External>> resolve(const wasm::ModuleInfo& module) const;
 
   struct Instantiation {

@@ -1,12 +1,12 @@
 #include "convert.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <fmt/format.h>
 
 #include "base/fd.h"
 
@@ -75,8 +75,10 @@ size_t skip_item(std::string_view text, size_t at) {
   if (text.substr(at, 2) == "(;") {
     int depth = 0;
     for (; at < text.size(); ++at) {
-      if (text.substr(at, 2) == "(;") ++depth, ++at;
-      else if (text.substr(at, 2) == ";)" && (++at, --depth == 0)) return at + 1;
+      if (text.substr(at, 2) == "(;")
+        ++depth, ++at;
+      else if (text.substr(at, 2) == ";)" && (++at, --depth == 0))
+        return at + 1;
     }
     return at;
   }

@@ -1,9 +1,9 @@
-// From a .wast script to what the runner reads: wabt's wast2json splits it into a JSON list of commands and one file for
-// each module. Functions run as child processes and leave their files in the folder they are given.
+// From a .wast script to what the runner reads: wabt's wast2json splits it into a JSON list of commands and one file
+// for each module. Functions run as child processes and leave their files in the folder they are given.
 //
 // wabt 1.0.32 does not know every instruction that the suite uses. Where it lacks one (the table `gaps` in convert.cc),
-// the functions that use it and the assertions about them are blanked out, line numbers kept, and counted. What a script
-// says by mistake is put right (the table `errata`).
+// the functions that use it and the assertions about them are blanked out, line numbers kept, and counted. What a
+// script says by mistake is put right (the table `errata`).
 #pragma once
 
 #include <filesystem>

@@ -1,7 +1,8 @@
 #include "executor.h"
 
-#include <algorithm>
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "base/fd.h"
 #include "compiler/compiler.h"
@@ -134,8 +135,7 @@ void Executor::run(const std::vector<Command>& commands) {
 
 Result<Executor::Verdict> Executor::execute(const Command& command) {
   switch (command.kind) {
-    case Command::Kind::kModule:
-      return define(command);
+    case Command::Kind::kModule: return define(command);
     case Command::Kind::kRegister: {
       ASSIGN_OR_RETURN(Instance * instance, find(command.name));
       if (!instance->linked) return wrong("registered, but not linkable");
@@ -148,19 +148,14 @@ Result<Executor::Verdict> Executor::execute(const Command& command) {
       if (outcome.kind != Outcome::Kind::kReturned) return wrong(describe(outcome));
       return Verdict::kPassed;
     }
-    case Command::Kind::kAssertReturn:
-      return assert_return(command);
+    case Command::Kind::kAssertReturn: return assert_return(command);
     case Command::Kind::kAssertTrap:
     case Command::Kind::kAssertExhaustion:
-    case Command::Kind::kAssertException:
-      return assert_trap(command);
+    case Command::Kind::kAssertException: return assert_trap(command);
     case Command::Kind::kAssertInvalid:
-    case Command::Kind::kAssertMalformed:
-      return assert_rejected(command);
-    case Command::Kind::kAssertUnlinkable:
-      return assert_unlinkable(command);
-    case Command::Kind::kAssertUninstantiable:
-      return assert_uninstantiable(command);
+    case Command::Kind::kAssertMalformed: return assert_rejected(command);
+    case Command::Kind::kAssertUnlinkable: return assert_unlinkable(command);
+    case Command::Kind::kAssertUninstantiable: return assert_uninstantiable(command);
   }
   return wrong("not a command");
 }
@@ -213,9 +208,8 @@ Result<Executor::Verdict> Executor::define(const Command& command) {
   if (!command.name.empty()) named_[command.name] = nullptr;
   // What nobody can name any more goes.
   std::erase_if(instances_, [&](const auto& instance) {
-    return instance->plain && std::ranges::none_of(named_, [&](const auto& entry) {
-      return entry.second == instance.get();
-    });
+    return instance->plain &&
+           std::ranges::none_of(named_, [&](const auto& entry) { return entry.second == instance.get(); });
   });
   ASSIGN_OR_RETURN(const Instantiated made, instantiate(command));
   if (!made.instance) return wrong("instantiation " + describe(made.outcome));

@@ -25,7 +25,8 @@ struct Tally {
   std::atomic<uint32_t> failed;
   std::atomic<uint32_t> skipped_text;         // text-format syntax
   std::atomic<uint32_t> skipped_instruction;  // wabt does not know the instruction
-  std::atomic<uint32_t> skipped_valid;        // invalid when the script was written, valid in the specification of today
+  std::atomic<uint32_t> skipped_valid;        // that a module is invalid which is valid today
+  std::atomic<uint32_t> skipped_unsupported;  // all of a script about what Spore does not compile
   std::atomic<uint32_t> line;                 // of the command that runs now
   std::atomic<bool> finished;
 };

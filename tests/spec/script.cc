@@ -1,6 +1,7 @@
 #include "script.h"
 
 #include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/fd.h"

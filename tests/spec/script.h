@@ -34,9 +34,9 @@ struct Command {
   };
   Kind kind = Kind::kModule;
   uint32_t line = 0;
-  std::filesystem::path file;   // of the module
-  bool text_module = false;     // the file is in the text format
-  std::string name;             // $name of the module, or ""
+  std::filesystem::path file;  // of the module
+  bool text_module = false;    // the file is in the text format
+  std::string name;            // $name of the module, or ""
   std::string register_as;
   Action action;
   std::vector<Expected> expected;

@@ -1,7 +1,8 @@
 #include "value.h"
 
-#include <charconv>
 #include <fmt/format.h>
+
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 namespace spore::spec {
@@ -60,12 +61,9 @@ bool lane_matches(const Lane& lane, unsigned lane_bits, uint64_t bits) {
   const uint64_t quiet = lane_bits == 32 ? 0x7fc0'0000 : 0x7ff8'0000'0000'0000;
   const uint64_t sign = uint64_t{1} << (lane_bits - 1);
   switch (lane.kind) {
-    case Lane::Kind::kExact:
-      return bits == (lane.bits & mask_of(lane_bits));
-    case Lane::Kind::kCanonicalNan:
-      return (bits & ~sign) == quiet;
-    case Lane::Kind::kArithmeticNan:
-      return (bits & quiet) == quiet;
+    case Lane::Kind::kExact: return bits == (lane.bits & mask_of(lane_bits));
+    case Lane::Kind::kCanonicalNan: return (bits & ~sign) == quiet;
+    case Lane::Kind::kArithmeticNan: return (bits & quiet) == quiet;
   }
   return false;
 }
@@ -151,7 +149,8 @@ std::string to_string(const Expected& expected) {
     if (expected.type == ValueType::kV128) text += ' ';
     if (lane.kind == Lane::Kind::kCanonicalNan) text += "nan:canonical";
     if (lane.kind == Lane::Kind::kArithmeticNan) text += "nan:arithmetic";
-    if (lane.kind == Lane::Kind::kExact) text += hexadecimal(expected.lane_bits, lane.bits & mask_of(expected.lane_bits));
+    if (lane.kind == Lane::Kind::kExact)
+      text += hexadecimal(expected.lane_bits, lane.bits & mask_of(expected.lane_bits));
   }
   return text;
 }

@@ -1,8 +1,8 @@
 // Values in the scripts of the WebAssembly spec suite: arguments, and what a result must look like (an exact value, one
 // of the kinds of NaN that the specification allows, any non-null reference).
 //
-// Everything is bits. A vector is compared lane by lane, in the shape that the script gives it. An externref number N of
-// a script is N + 1 in the runtime, where 0 is null.
+// Everything is bits. A vector is compared lane by lane, in the shape that the script gives it. An externref number N
+// of a script is N + 1 in the runtime, where 0 is null.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -28,7 +28,7 @@ struct Value {
 struct Expected {
   wasm::ValueType type = wasm::ValueType::kI32;
   unsigned lane_bits = 32;
-  std::vector<Lane> lanes;    // lowest first; one for scalars and references
+  std::vector<Lane> lanes;     // lowest first; one for scalars and references
   bool any_reference = false;  // not null
 };
 

@@ -45,8 +45,8 @@ TEST(Value, VectorsAreComparedLaneByLane) {
 }
 
 TEST(Value, ArgumentsArePackedLowLaneFirst) {
-  auto value = parse_value(json::parse(
-      R"({"type": "v128", "lane_type": "i16", "value": ["1", "2", "3", "4", "5", "6", "7", "65535"]})"));
+  auto value = parse_value(
+      json::parse(R"({"type": "v128", "lane_type": "i16", "value": ["1", "2", "3", "4", "5", "6", "7", "65535"]})"));
   ASSERT_TRUE(value);
   EXPECT_EQ(value->cell.low, 0x0004'0003'0002'0001u);
   EXPECT_EQ(value->cell.high, 0xffff'0007'0006'0005u);
