@@ -223,6 +223,22 @@ std::optional<uint64_t> Faaslet::grow_memory(uint32_t index, uint64_t delta_page
   return pages;
 }
 
+bool Faaslet::reset() {
+  if (!proto_ || module().memories.size() > 1) return false;
+  // The image is mapped private: without their copies its pages show the image again. What memory 0 grew by is anonymous.
+  const int64_t bottom = object_->layout().stack_bottom;
+  const uint64_t image_bytes = proto_->memory_bytes();
+  const uint64_t grown_bytes = memory_bytes() - image_bytes;
+  if (::madvise(memory() + bottom, static_cast<uint64_t>(-bottom) + image_bytes + grown_bytes, MADV_DONTNEED) != 0 ||
+      (grown_bytes && ::mprotect(memory() + image_bytes, grown_bytes, PROT_NONE) != 0))
+    return false;
+  pending_trap_ = {};
+  pending_wait_ = {};
+  pending_exit_code_ = 0;
+  atomic_wait_deadline_.reset();
+  return true;
+}
+
 std::optional<uint64_t> Faaslet::grow_table(uint32_t index, uint64_t delta, uint64_t reference) {
   auto& table = in_slot<wasm::TableDescriptor>(object_->layout().table_descriptors +
                                                int64_t{index} * int64_t{sizeof(wasm::TableDescriptor)});

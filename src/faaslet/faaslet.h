@@ -49,6 +49,10 @@ class Faaslet {
   uint8_t* memory() const { return slot_.memory(); }
   uint64_t memory_bytes() const { return header().memory_size_bytes; }
 
+  // Makes this again what it was when restored, for another call: whatever the guest wrote is dropped, and the mappings
+  // stay. False where it cannot (further memories, a system call that failed): the slot must be cleared then.
+  bool reset();
+
   // The slot, still full of the guest's pages; the Faaslet can only be destroyed then.
   Slot take_slot() { return std::move(slot_); }
 

@@ -292,6 +292,7 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
         publish_request, [&](double share) { job->progress(share); }, stop_publishing_.get_token());
     job->wasm = {};
     job->wasm_share.release();
+    worker_.forget_idle();
     metrics_.count_publish(published.has_value());
     if (published) {
       const bool unchanged = before && before->current == published->number;
@@ -358,6 +359,7 @@ void Api::change(Request& request, FunctionId id, Responder responder) {
     } else {
       response = remove(id, precondition.digest);
     }
+    worker_.forget_idle();
     metrics_.count_response(response.status);
     shared->respond(std::move(response));
   };

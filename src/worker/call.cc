@@ -41,6 +41,7 @@ std::string_view to_string(StartKind start) {
   switch (start) {
     case StartKind::kNone: return "none";
     case StartKind::kRestored: return "restored";
+    case StartKind::kWarm: return "warm";
   }
   return "unknown";
 }

@@ -55,6 +55,7 @@ std::string_view to_string(CallStatus status);
 enum class StartKind : uint8_t {
   kNone,      // the call never started
   kRestored,  // into a slot, from the function's ProtoFaaslet
+  kWarm,      // it ran an earlier call of the same code and image on this thread, and was reset since
 };
 std::string_view to_string(StartKind start);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "faaslet/faaslet.h"
 #include "host/imports.h"
 #include "host/run.h"
 
@@ -133,6 +132,7 @@ void Worker::occupy(State& state, Attachment& here, const Job& job) {
                    .id = job.request.id,
                    .generation = here.seat_.begin_call(),
                    .deadline = job.deadline,
+                   .forgotten = state.forgotten,
                    .timed_out = false,
                    .cancelled = false};
   watch(state, job.deadline);
@@ -182,17 +182,19 @@ WorkerStats Worker::stats() const {
 
 void Worker::run(Attachment& here, Job job) {
   const auto started = Clock::now();
-  Result<CallResult> ran = run_in_faaslet(here, job);
+  Result<CallResult> ran = run_in_faaslet(here, job, here.kept_);
   here.seat_.end_call();
   CallResult result = ran ? std::move(*ran) : refused(job.request.id, CallStatus::kFailed);
   if (!ran) result.error = std::move(ran).error();
 
   bool more = false;
+  Keeper dropped;  // destroyed outside the lock
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
     here.running_.active = false;
     --state->running;
+    if (state->forgotten != here.running_.forgotten) std::swap(dropped, here.kept_);
     more = !state->queue.empty();
   }
   if (more) wake_();
@@ -202,10 +204,9 @@ void Worker::run(Attachment& here, Job job) {
   job.done(std::move(result));
 }
 
-Result<CallResult> Worker::run_in_faaslet(Attachment& here, Job& job) {
+Result<CallResult> Worker::run_in_faaslet(Attachment& here, Job& job, Keeper& kept) {
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
-  ASSIGN_OR_RETURN(const auto program, program_of(function.proto->object()));
 
   host::CallSetup setup;
   setup.arguments.reserve(1 + config.args.size() + job.request.arguments.size());
@@ -220,39 +221,59 @@ Result<CallResult> Worker::run_in_faaslet(Attachment& here, Job& job) {
   setup.limits.log_bytes_max = options_.log_bytes_max;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
-  if (!here.slot_) {
-    ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());
-    here.slot_.emplace(std::move(slot));
-  }
-  // Where restoring fails the slot goes with it, and the next call reserves another.
-  faaslet::Slot slot = std::move(*here.slot_);
-  here.slot_.reset();
-  ASSIGN_OR_RETURN(auto faaslet,
-                   faaslet::Faaslet::restore(std::move(slot), function.proto, program->links, &state));
-
-  host::CallResult ended = host::run(*faaslet, state, here.seat_, program->entry, {.deadline = job.deadline});
-
   CallResult result;
-  result.start = StartKind::kRestored;
+  if (kept.faaslet && kept.proto == function.proto) {
+    result.start = StartKind::kWarm;
+    *kept.state = std::move(state);
+  } else {
+    result.start = StartKind::kRestored;
+    ASSIGN_OR_RETURN(auto slot, empty_slot(kept));
+    ASSIGN_OR_RETURN(kept.program, program_of(function.proto->object()));
+    kept.state = std::make_unique<host::HostState>(std::move(state));
+    ASSIGN_OR_RETURN(kept.faaslet, faaslet::Faaslet::restore(std::move(slot), function.proto, kept.program->links,
+                                                             kept.state.get()));
+    kept.proto = function.proto;
+  }
+
+  host::CallResult ended =
+      host::run(*kept.faaslet, *kept.state, here.seat_, kept.program->entry, {.deadline = job.deadline});
+
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
       result.exit_code = ended.exit_code;
       result.status = ended.exit_code == 0 ? CallStatus::kOk : CallStatus::kExited;
       break;
     case host::CallResult::Kind::kTrapped:
-      result.status = state.output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
+      result.status = kept.state->output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
       break;
     case host::CallResult::Kind::kInterrupted: result.status = CallStatus::kTimedOut; break;
   }
   result.trap = std::move(ended.trap);
-  result.output = std::move(state.output);
-  result.log = std::move(state.log);
-  result.log_truncated = state.log_truncated;
-
-  here.slot_.emplace(faaslet->take_slot());
-  faaslet.reset();
-  here.slot_->clear();
+  result.output = std::move(kept.state->output);
+  result.log = std::move(kept.state->log);
+  result.log_truncated = kept.state->log_truncated;
+  *kept.state = {};  // closes its files
+  // What cannot be reset is given up, slot and all.
+  if (!kept.faaslet->reset()) kept = {};
   return result;
+}
+
+Result<faaslet::Slot> Worker::empty_slot(Keeper& kept) {
+  if (!kept.faaslet) return faaslet::Slot::reserve();
+  faaslet::Slot slot = kept.faaslet->take_slot();
+  kept = {};
+  TRY(slot.clear());
+  return slot;
+}
+
+void Worker::forget_idle() {
+  std::vector<Keeper> dropped;  // destroyed outside the lock
+  auto state = state_.lock();
+  ++state->forgotten;
+  for (Attachment* attachment : state->attachments) {
+    if (!attachment->running_.active) dropped.push_back(std::exchange(attachment->kept_, {}));
+  }
+  state.lock().unlock();
 }
 
 Result<std::shared_ptr<const Worker::Program>> Worker::program_of(

@@ -11,8 +11,8 @@
 // Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
 // that waited too long. The queue is bounded, in all and for each tenant.
 //
-// A call's Faaslet is restored from the function's ProtoFaaslet into the attached thread's slot; the slot is cleared
-// before the next call can use it.
+// A call's Faaslet is restored from the function's ProtoFaaslet into the attached thread's slot. After the call it is
+// reset, and kept for a next call of the same image on that thread; for any other call the slot is cleared first.
 #pragma once
 
 #include <condition_variable>
@@ -25,10 +25,10 @@
 #include <vector>
 
 #include "base/guarded.h"
-#include "faaslet/host_call.h"
+#include "faaslet/faaslet.h"
 #include "faaslet/seat.h"
-#include "faaslet/slot.h"
 #include "host/entry.h"
+#include "host/host_state.h"
 #include "worker/call.h"
 
 namespace spore::worker {
@@ -48,12 +48,26 @@ struct WorkerStats {
 };
 
 class Worker {
+  // What is computed once for each module: how its imports are linked and where calls enter.
+  struct Program {
+    std::vector<faaslet::HostFunction> links;
+    host::Entry entry;
+  };
+
  public:
   Worker(WorkerOptions options, std::function<void()> wake);
   // No thread may be attached any more. Calls that still wait end as kDraining.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
+
+  // What a thread keeps for its next call: a Faaslet that was reset, with the HostState it points to.
+  struct Keeper {
+    std::shared_ptr<const faaslet::ProtoFaaslet> proto;
+    std::unique_ptr<host::HostState> state;
+    std::shared_ptr<const Program> program;
+    std::unique_ptr<faaslet::Faaslet> faaslet;
+  };
 
   // Makes the current thread one that runs calls, as long as this object lives. At most one a thread.
   class Attachment {
@@ -67,7 +81,7 @@ class Worker {
     friend class Worker;
     Worker& worker_;
     faaslet::Seat seat_;
-    std::optional<faaslet::Slot> slot_;  // empty, ready for the next call
+    Keeper kept_;  // this thread's while a call runs here, else guarded by the worker's state
 
     // The call that runs here; guarded by the worker's state.
     struct Running {
@@ -75,6 +89,7 @@ class Worker {
       CallId id;
       uint64_t generation = 0;
       Clock::time_point deadline;
+      uint64_t forgotten = 0;  // State::forgotten when it began
       bool timed_out = false;
       bool cancelled = false;
     } running_;
@@ -89,6 +104,9 @@ class Worker {
 
   // cancel() for every call.
   void cancel_all();
+
+  // Drops the Faaslets that wait for a next call, and with them what they hold of removed or replaced functions.
+  void forget_idle();
 
   // From now on calls are refused with kDraining; those that wait or run go on.
   void drain();
@@ -106,15 +124,11 @@ class Worker {
     size_t running = 0;
     std::deque<Job> queue;
     std::unordered_map<std::string, size_t> waiting_of_tenant;
+    uint64_t forgotten = 0;  // how often forget_idle() was called
     uint64_t queue_bytes = 0;
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
-  };
-  // What is computed once for each module: how its imports are linked and where calls enter.
-  struct Program {
-    std::vector<faaslet::HostFunction> links;
-    host::Entry entry;
   };
   struct CachedProgram {
     std::weak_ptr<const faaslet::LoadedObject> object;
@@ -128,8 +142,10 @@ class Worker {
   void occupy(State& state, Attachment& here, const Job& job);
   void watch(State& state, Clock::time_point deadline);
   void run(Attachment& here, Job job);
-  Result<CallResult> run_in_faaslet(Attachment& here, Job& job);
+  // Takes `kept` for the call where it fits, and leaves in it what the next call may take.
+  Result<CallResult> run_in_faaslet(Attachment& here, Job& job, Keeper& kept);
   Result<std::shared_ptr<const Program>> program_of(const std::shared_ptr<const faaslet::LoadedObject>& object);
+  static Result<faaslet::Slot> empty_slot(Keeper& kept);
   void watchdog_loop();
 
   const WorkerOptions options_;
