@@ -77,11 +77,17 @@ Result<void> add_unwind_rows(ByteSpan frames, uint64_t address, std::vector<wasm
     if (!unwind) return failed(unwind.takeError());
     for (const llvm::dwarf::UnwindRow& row : *unwind) {
       const llvm::dwarf::UnwindLocation& cfa = row.getCFAValue();
-      constexpr uint32_t kDwarfRsp = 7;
-      if (cfa.getLocation() != llvm::dwarf::UnwindLocation::RegPlusOffset || cfa.getRegister() != kDwarfRsp)
-        return fail(ErrorCode::kInternal, "linker: a frame is not addressed by the stack pointer");
-      rows.push_back({static_cast<uint32_t>(row.hasAddress() ? row.getAddress() : fde->getInitialLocation()),
-                      static_cast<uint32_t>(cfa.getOffset())});
+      constexpr uint32_t kDwarfRsp = 7, kDwarfR11 = 11;
+      const auto begin = static_cast<uint32_t>(row.hasAddress() ? row.getAddress() : fde->getInitialLocation());
+      const bool relative = cfa.getLocation() == llvm::dwarf::UnwindLocation::RegPlusOffset;
+      if (relative && cfa.getRegister() == kDwarfR11) {  // while a large frame's pages are probed: nobody calls there
+        rows.push_back({begin, 0});
+        continue;
+      }
+      if (!relative || cfa.getRegister() != kDwarfRsp)
+        return fail(ErrorCode::kInternal,
+                    fmt::format("linker: the frame at {:#x} is not addressed by the stack pointer", begin));
+      rows.push_back({begin, static_cast<uint32_t>(cfa.getOffset())});
     }
     rows.push_back({static_cast<uint32_t>(fde->getInitialLocation() + fde->getAddressRange()), 0});
   }
