@@ -1,0 +1,363 @@
+#include "worker/worker.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "support/runtime.h"
+
+namespace spore::worker {
+namespace {
+
+using functions::LoadedFunction;
+
+// Threads that are attached to a worker and do what they are asked to: what the gateway's threads are to it.
+class Pool {
+ public:
+  Pool(WorkerOptions options, unsigned threads) : worker(options, [this] { post([this] { worker.run_queued(); }); }) {
+    testing::arena();
+    for (unsigned i = 0; i < threads; ++i) {
+      threads_.emplace_back([this] {
+        const Worker::Attachment attachment(worker);
+        auto tasks = tasks_.lock();
+        for (;;) {
+          changed_.wait(tasks.lock(), [&] { return tasks->stopping || !tasks->waiting.empty(); });
+          if (tasks->waiting.empty()) return;
+          auto task = std::move(tasks->waiting.front());
+          tasks->waiting.pop_front();
+          tasks.lock().unlock();
+          task();
+          tasks.lock().lock();
+        }
+      });
+    }
+  }
+  ~Pool() {
+    worker.cancel_all();
+    tasks_.lock()->stopping = true;
+    changed_.notify_all();
+    threads_.clear();
+  }
+  void post(std::move_only_function<void()> task) {
+    tasks_.lock()->waiting.push_back(std::move(task));
+    changed_.notify_one();
+  }
+
+  Worker worker;
+
+ private:
+  struct Tasks {
+    std::deque<std::move_only_function<void()>> waiting;
+    bool stopping = false;
+  };
+  Guarded<Tasks> tasks_;
+  std::condition_variable changed_;
+  std::vector<std::jthread> threads_;
+};
+
+std::shared_ptr<const LoadedFunction> function(std::string_view text, functions::FunctionConfig config = {},
+                                               std::string tenant = "tenant") {
+  auto ready = testing::prepare(text);
+  EXPECT_TRUE(ready.has_value()) << (ready ? "" : ready.error().message);
+  LoadedFunction out;
+  out.id = {std::move(tenant), "function"};
+  out.version.number = 1;
+  out.version.config = std::move(config);
+  out.proto = ready->proto;
+  return std::make_shared<LoadedFunction>(std::move(out));
+}
+
+CallRequest request(std::shared_ptr<const LoadedFunction> function, std::string_view input = {}) {
+  CallRequest out;
+  out.function = std::move(function);
+  out.input.assign(input.begin(), input.end());
+  return out;
+}
+
+std::future<CallResult> start(Worker& worker, CallRequest request) {
+  std::promise<CallResult> promise;
+  auto future = promise.get_future();
+  worker.submit(std::move(request),
+                [promise = std::move(promise)](CallResult result) mutable { promise.set_value(std::move(result)); });
+  return future;
+}
+
+CallResult call(Pool& pool, CallRequest request) { return start(pool.worker, std::move(request)).get(); }
+
+constexpr std::string_view kEcho = R"((module
+  (import "spore" "input_size" (func $size (result i32)))
+  (import "spore" "input_read" (func $read (param i32 i32 i32) (result i32)))
+  (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "spore_call") (local $n i32)
+    (local.set $n (call $read (i32.const 0) (i32.const 0) (call $size)))
+    (drop (call $write (i32.const 0) (local.get $n))))))";
+constexpr std::string_view kEndless = R"((module (func $spin (export "spore_call") (loop $again (br $again)))))";
+
+// Waits until a call runs, which only shows in the statistics.
+void wait_until_running(Worker& worker, size_t count) {
+  while (worker.stats().running < count) std::this_thread::yield();
+}
+
+TEST(Worker, GivesInputAndTakesOutput) {
+  Pool pool({.seats = 1}, 1);
+  const CallResult result = call(pool, request(function(kEcho), "hello"));
+  EXPECT_EQ(result.status, CallStatus::kOk);
+  EXPECT_EQ(as_text(result.output), "hello");
+  EXPECT_EQ(result.start, StartKind::kRestored);
+  EXPECT_GE(result.duration, result.queued);
+}
+
+TEST(Worker, RunsACallOnTheThreadThatBringsIt) {
+  Pool pool({.seats = 1}, 2);
+  const auto echo = function(kEcho);
+  std::promise<bool> ran_here;
+  pool.post([&] {
+    bool done = false;
+    pool.worker.submit(request(echo), [&](CallResult) { done = true; });
+    ran_here.set_value(done);
+  });
+  EXPECT_TRUE(ran_here.get_future().get());
+}
+
+TEST(Worker, TellsHowACallEnded) {
+  Pool pool({.seats = 1}, 1);
+  const CallResult exited = call(pool, request(function(R"((module (func (export "spore_call") (result i32)
+    (i32.const 3))))")));
+  EXPECT_EQ(exited.status, CallStatus::kExited);
+  EXPECT_EQ(exited.exit_code, 3);
+  const CallResult trapped = call(pool, request(function(R"((module (func $inner unreachable)
+    (func (export "spore_call") (call $inner))))")));
+  EXPECT_EQ(trapped.status, CallStatus::kTrapped);
+  EXPECT_EQ(trapped.trap.kind, wasm::TrapKind::kUnreachable);
+  ASSERT_GE(trapped.trap.stack.size(), 1u);
+  const CallResult failed = call(pool, request(function(R"((module (func (export "other"))))")));
+  EXPECT_EQ(failed.status, CallStatus::kFailed);
+  EXPECT_NE(failed.error.message.find("spore_call"), std::string::npos) << failed.error.message;
+}
+
+TEST(Worker, MoreOutputThanAllowedEndsTheCall) {
+  Pool pool({.seats = 1}, 1);
+  functions::FunctionConfig config;
+  config.output_max_bytes = 1000;
+  const auto endless = function(R"((module
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "spore_call") (loop $again (drop (call $write (i32.const 0) (i32.const 100))) (br $again)))))",
+                                config);
+  EXPECT_EQ(call(pool, request(endless)).status, CallStatus::kOutputTooLarge);
+}
+
+TEST(Worker, NothingOfACallReachesTheNext) {
+  Pool pool({.seats = 1}, 1);
+  // Adds to a global, to memory, to grown memory and to a table, and gives what it found.
+  const auto counter = function(R"((module
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1 100) (global $g (mut i32) (i32.const 1)) (table 2 10 funcref) (elem declare func $f)
+    (func $f)
+    (func (export "spore_call")
+      (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+      (i32.store (i32.const 4) (global.get $g))
+      (global.set $g (i32.add (global.get $g) (i32.const 1)))
+      (i32.store (i32.const 8) (memory.grow (i32.const 20)))
+      (i32.store (i32.const 12) (i32.load (i32.const 1000000)))
+      (i32.store (i32.const 1000000) (i32.const 77))
+      (i32.store (i32.const 16) (table.size 0))
+      (i32.store (i32.const 20) (ref.is_null (table.get 0 (i32.const 0))))
+      (table.set 0 (i32.const 0) (ref.func $f))
+      (drop (table.grow 0 (ref.func $f) (i32.const 3)))
+      (drop (call $write (i32.const 0) (i32.const 24))))))");
+  const CallResult first = call(pool, request(counter));
+  EXPECT_EQ(first.status, CallStatus::kOk) << first.trap.message;
+  const uint32_t expected[] = {1, 1, 1, 0, 2, 1};
+  ASSERT_EQ(first.output.size(), sizeof(expected));
+  EXPECT_EQ(std::memcmp(first.output.data(), expected, sizeof(expected)), 0);
+  for (int i = 0; i < 3; ++i) {
+    const CallResult next = call(pool, request(counter));
+    EXPECT_EQ(next.start, StartKind::kWarm);
+    EXPECT_EQ(next.output, first.output);
+  }
+}
+
+TEST(Worker, MemoryThatACallGrewIsGoneInTheNext) {
+  Pool pool({.seats = 1}, 1);
+  // Grows where there is input, then reads past the first page.
+  const auto reader = function(R"((module
+    (import "spore" "input_size" (func $size (result i32)))
+    (memory (export "memory") 1)
+    (func (export "spore_call")
+      (if (call $size) (then (drop (memory.grow (i32.const 1)))))
+      (drop (i32.load (i32.const 70000))))))");
+  EXPECT_EQ(call(pool, request(reader, "grow")).status, CallStatus::kOk);
+  const CallResult next = call(pool, request(reader));
+  EXPECT_EQ(next.start, StartKind::kWarm);
+  EXPECT_EQ(next.trap.kind, wasm::TrapKind::kMemoryOutOfBounds);
+  EXPECT_EQ(call(pool, request(reader, "grow")).status, CallStatus::kOk);
+}
+
+TEST(Worker, AFaasletServesAfterATrapInTheSameThread) {
+  Pool pool({.seats = 1}, 1);
+  const auto moody = function(R"((module
+    (import "spore" "input_size" (func $size (result i32)))
+    (func $deep (call $deep))
+    (func (export "spore_call") (if (call $size) (then (call $deep))))))");
+  EXPECT_EQ(call(pool, request(moody, "x")).trap.kind, wasm::TrapKind::kStackOverflow);
+  const CallResult next = call(pool, request(moody));
+  EXPECT_EQ(next.status, CallStatus::kOk);
+  EXPECT_EQ(next.start, StartKind::kWarm);
+}
+
+TEST(Worker, AnotherFunctionOnTheThreadStartsFromItsOwnImage) {
+  Pool pool({.seats = 1}, 1);
+  const auto echo = function(kEcho);
+  const auto other = function(R"((module (memory 1) (data (i32.const 0) "data")
+    (func (export "spore_call") (if (i32.ne (i32.load (i32.const 0)) (i32.const 0x61746164)) (then unreachable)))))");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(as_text(call(pool, request(echo, "abc")).output), "abc");
+    const CallResult result = call(pool, request(other));
+    EXPECT_EQ(result.status, CallStatus::kOk);
+    EXPECT_EQ(result.start, StartKind::kRestored);
+  }
+}
+
+TEST(Worker, ForgettingDropsWhatIdleThreadsKeep) {
+  Pool pool({.seats = 1}, 1);
+  auto echo = function(kEcho);
+  std::weak_ptr<const faaslet::ProtoFaaslet> image = echo->proto;
+  call(pool, request(echo));
+  echo.reset();
+  EXPECT_FALSE(image.expired());
+  // The thread itself holds it until it has left the call, which is a moment after `done`.
+  std::promise<void> left;
+  pool.post([&] { left.set_value(); });
+  left.get_future().wait();
+  pool.worker.forget_idle();
+  EXPECT_TRUE(image.expired());
+}
+
+TEST(Worker, AnEndlessCallTimesOutAndItsSeatIsFreeAgain) {
+  Pool pool({.seats = 1}, 1);
+  CallRequest endless = request(function(kEndless));
+  endless.timeout = std::chrono::milliseconds(20);
+  const CallResult result = call(pool, std::move(endless));
+  EXPECT_EQ(result.status, CallStatus::kTimedOut);
+  EXPECT_GE(result.duration, std::chrono::milliseconds(20));
+  EXPECT_GE(result.trap.stack.size(), 1u);
+  EXPECT_EQ(call(pool, request(function(kEcho), "next")).status, CallStatus::kOk);
+}
+
+TEST(Worker, ACallThatWaitsTooLongNeverStarts) {
+  Pool pool({.seats = 1}, 1);
+  auto running = start(pool.worker, request(function(kEndless)));
+  wait_until_running(pool.worker, 1);
+  CallRequest late = request(function(kEcho));
+  late.timeout = std::chrono::milliseconds(20);
+  const CallResult result = call(pool, std::move(late));
+  EXPECT_EQ(result.status, CallStatus::kTimedOut);
+  EXPECT_EQ(result.start, StartKind::kNone);
+  pool.worker.cancel_all();
+  EXPECT_EQ(running.get().status, CallStatus::kCancelled);
+}
+
+TEST(Worker, WaitingCallsRunInOrderWhenASeatIsFree) {
+  Pool pool({.seats = 1}, 3);
+  CallRequest first = request(function(kEndless));
+  const CallId first_id = first.id;
+  auto running = start(pool.worker, std::move(first));
+  wait_until_running(pool.worker, 1);
+  const auto echo = function(kEcho);
+  constexpr int kCalls = 50;
+  Guarded<std::vector<std::string>> outputs;
+  std::promise<void> all;
+  for (int i = 0; i < kCalls; ++i) {
+    pool.worker.submit(request(echo, std::to_string(i)), [&](CallResult result) {
+      auto list = outputs.lock();
+      list->emplace_back(as_text(result.output));
+      if (list->size() == kCalls) all.set_value();
+    });
+  }
+  EXPECT_EQ(pool.worker.stats().waiting, static_cast<size_t>(kCalls));
+  EXPECT_TRUE(pool.worker.cancel(first_id));
+  all.get_future().wait();
+  for (int i = 0; i < kCalls; ++i) EXPECT_EQ((*outputs.lock())[static_cast<size_t>(i)], std::to_string(i));
+  EXPECT_EQ(running.get().status, CallStatus::kCancelled);
+}
+
+TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
+  Pool pool({.seats = 1, .queue_max = 3, .queue_per_tenant_max = 2, .queue_bytes_max = 100}, 1);
+  auto running = start(pool.worker, request(function(kEndless)));
+  wait_until_running(pool.worker, 1);
+  const auto echo = function(kEcho), other = function(kEcho, {}, "other");
+  EXPECT_EQ(call(pool, request(other, std::string(101, 'x'))).status, CallStatus::kQueueFull);
+  auto one = start(pool.worker, request(echo)), two = start(pool.worker, request(echo));
+  EXPECT_EQ(call(pool, request(echo)).status, CallStatus::kTenantQueueFull);
+  auto three = start(pool.worker, request(other));
+  EXPECT_EQ(call(pool, request(other)).status, CallStatus::kQueueFull);
+  pool.worker.cancel_all();
+  EXPECT_EQ(one.get().status, CallStatus::kCancelled);
+  EXPECT_EQ(three.get().status, CallStatus::kCancelled);
+  // What was cancelled gives its room back.
+  EXPECT_EQ(running.get().status, CallStatus::kCancelled);
+  EXPECT_EQ(call(pool, request(echo)).status, CallStatus::kOk);
+}
+
+TEST(Worker, CancellingEndsOneCall) {
+  Pool pool({.seats = 1}, 1);
+  CallRequest endless = request(function(kEndless)), waits = request(function(kEcho));
+  const CallId endless_id = endless.id, waits_id = waits.id;
+  auto running = start(pool.worker, std::move(endless));
+  wait_until_running(pool.worker, 1);
+  auto waiting = start(pool.worker, std::move(waits));
+  EXPECT_FALSE(pool.worker.cancel(CallId::random()));
+  EXPECT_TRUE(pool.worker.cancel(waits_id));
+  EXPECT_EQ(waiting.get().status, CallStatus::kCancelled);
+  EXPECT_FALSE(pool.worker.cancel(waits_id));
+  EXPECT_TRUE(pool.worker.cancel(endless_id));
+  EXPECT_EQ(running.get().status, CallStatus::kCancelled);
+}
+
+TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
+  Pool pool({.seats = 1}, 1);
+  CallRequest endless = request(function(kEndless));
+  endless.timeout = std::chrono::milliseconds(50);
+  auto running = start(pool.worker, std::move(endless));
+  auto waiting = start(pool.worker, request(function(kEcho)));
+  pool.worker.drain();
+  EXPECT_EQ(call(pool, request(function(kEcho))).status, CallStatus::kDraining);
+  EXPECT_EQ(running.get().status, CallStatus::kTimedOut);
+  EXPECT_EQ(waiting.get().status, CallStatus::kOk);
+}
+
+TEST(Worker, ConfiguredArgumentsAndEnvironmentComeFirst) {
+  Pool pool({.seats = 1}, 1);
+  functions::FunctionConfig config;
+  config.args = {"one"};
+  config.env = {{"A", "1"}};
+  // Writes the number of arguments and of environment variables.
+  const auto counts = function(R"((module
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "spore_call")
+      (drop (call $args (i32.const 0) (i32.const 100)))
+      (drop (call $environ (i32.const 4) (i32.const 100)))
+      (drop (call $write (i32.const 0) (i32.const 8))))))",
+                               config);
+  CallRequest asked = request(counts);
+  asked.arguments = {"two", "three"};
+  asked.environment = {"B=2", "C=3"};
+  const CallResult result = call(pool, std::move(asked));
+  const uint32_t expected[] = {4, 3};
+  ASSERT_EQ(result.output.size(), sizeof(expected)) << result.trap.message;
+  EXPECT_EQ(std::memcmp(result.output.data(), expected, sizeof(expected)), 0);
+}
+
+TEST(CallId, IsRandom) {
+  const CallId a = CallId::random(), b = CallId::random();
+  EXPECT_FALSE(a == b);
+  EXPECT_EQ(a.text().size(), 32u);
+}
+
+}  // namespace
+}  // namespace spore::worker
