@@ -1,6 +1,6 @@
 // spec-suite: runs the WebAssembly specification's test suite against the compiler and the runtime.
 //
-//   spec-suite [--tier fast|optimised|both] [--jobs N] [--time-limit SECONDS] [--suite FOLDER] [FILE.wast ...]
+//   spec-suite [--tier fast|optimised|both] [--cpu v2|v3] [--jobs N] [--time-limit SECONDS] [--suite FOLDER] [FILE ...]
 //
 // Each script runs in a child process of its own, with a time limit, so that one that crashes or hangs costs only its
 // own assertions. Without files, all of the suite: the core files, and those of the proposals that Spore supports. The
@@ -19,6 +19,7 @@
 #include <iostream>
 #include <list>
 #include <map>
+#include <optional>
 
 #include "base/fd.h"
 #include "base/mapping.h"
@@ -71,7 +72,8 @@ struct Job {
   std::vector<std::string> flags;
   uint32_t proposals = 0;
   wasm::Tier tier = wasm::Tier::kOptimised;
-  bool only_count = false;  // all of its assertions are skipped
+  std::optional<wasm::CpuLevel> cpu_level;  // else the best of this machine
+  bool only_count = false;                  // all of its assertions are skipped
 };
 
 struct Files {
@@ -149,7 +151,9 @@ int run_script(const Job& job, const fs::path& folder, Tally& tally) {
   auto level = wasm::cpu_level_of_this_machine();
   if (!level) return fail_with(level.error());
   options.compile.tier = job.tier;
-  options.compile.cpu_level = *level;
+  if (job.cpu_level && *job.cpu_level > *level)
+    return fail_with({ErrorCode::kFailedPrecondition, "this machine has no " + std::string(to_string(*job.cpu_level))});
+  options.compile.cpu_level = job.cpu_level.value_or(*level);
   options.compile.proposals = job.proposals;
   options.wabt_flags = job.flags;
   options.folder = folder;
@@ -304,11 +308,14 @@ int main_of_suite(int argc, char** argv) {
   std::string tier = "both";
   unsigned jobs_at_once = std::max(1l, ::sysconf(_SC_NPROCESSORS_ONLN));
   unsigned time_limit_s = 300;
+  std::string cpu;
   std::string suite;
   bool no_fork = false;
   std::vector<std::string> files;
   CLI::App app{"Runs the WebAssembly specification's test suite"};
   app.add_option("--tier", tier, "the compiler's tier")->check(CLI::IsMember({"fast", "optimised", "both"}));
+  app.add_option("--cpu", cpu, "CPU level to compile for (default: the best of this machine)")
+      ->check(CLI::IsMember({"v2", "v3"}));
   app.add_option("--jobs", jobs_at_once, "scripts that run at once")->check(CLI::Range(1, 256));
   app.add_option("--time-limit", time_limit_s, "seconds for one script")->check(CLI::Range(1, 86400));
   app.add_option("--suite", suite, "folder of the suite (else SPORE_SPEC_SUITE, else beside the repository)");
@@ -336,6 +343,7 @@ int main_of_suite(int argc, char** argv) {
     for (const fs::path& path : paths) {
       jobs.push_back(job_of(path));
       jobs.back().tier = one;
+      if (!cpu.empty()) jobs.back().cpu_level = cpu == "v2" ? wasm::CpuLevel::kV2 : wasm::CpuLevel::kV3;
       jobs.back().only_count = whole_suite && needs_exceptions(jobs.back().name);
     }
   }
