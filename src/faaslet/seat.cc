@@ -34,6 +34,7 @@ SPORE_LABEL(spore_enter_armed);
 SPORE_LABEL(spore_enter_armed_end);
 SPORE_LABEL(spore_landing);
 SPORE_LABEL(spore_host_call);
+SPORE_LABEL(spore_host_call_pushes);
 SPORE_LABEL(spore_host_call_switched);
 SPORE_LABEL(spore_host_return_armed);
 SPORE_LABEL(spore_host_return_armed_end);
@@ -99,6 +100,21 @@ void stop_guest(ucontext_t* context, TrapKind kind) {
   registers[REG_EFL] &= ~0x400;  // DF
 }
 
+// A host call's stub faulted while it saved registers. The guest was at the call, whose return address lies above what
+// has been pushed so far.
+void find_caller_of_stub(const ucontext_t* context) {
+  constexpr uint64_t kPushes[] = {0, 1, 2, 4, 6, 8};  // offsets of the six pushes
+  const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
+  const uint64_t offset = pc - reinterpret_cast<uint64_t>(spore_host_call_pushes);
+  uint64_t sp = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RSP]);
+  for (uint64_t push : kPushes)
+    if (push < offset) sp += 8;
+  uint64_t return_address;
+  std::memcpy(&return_address, reinterpret_cast<const void*>(sp), sizeof(return_address));
+  spore_thread_state.trap_pc = return_address - 1;
+  spore_thread_state.trap_sp = sp + 8;
+}
+
 TrapKind kind_of_fault(int signal, const siginfo_t* info, bool in_stub) {
   if (signal == SIGFPE) return TrapKind::kIntegerOverflow;
   if (signal == SIGILL) return TrapKind::kUnreachable;
@@ -115,7 +131,10 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_fault(int
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
   const bool in_stub = within(pc, spore_host_call, spore_host_call_switched);
   if (in_arena(pc) || in_armed_stub(pc) || in_stub) {
+    const bool while_saving = in_stub && within(pc, spore_host_call_pushes, spore_host_call_switched);
+    const ucontext_t before = *context;
     stop_guest(context, kind_of_fault(signal, info, in_stub));
+    if (while_saving) find_caller_of_stub(&before);
     return;
   }
   if (within(pc, spore_guarded_begin, spore_guarded_end)) {

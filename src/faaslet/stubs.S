@@ -142,7 +142,9 @@ interrupted:
 // The guest calls a function of another instance: edi = the function's index in the object that holds the caller.
         label spore_thunk_call
         mov (%rsp), %rdx
-1:      push %rbp
+1:
+        label spore_host_call_pushes
+        push %rbp
         push %rbx
         push %r12
         push %r13
