@@ -123,7 +123,7 @@ class Checker {
                        "MOVSQ", "STOS", "LODS", "SCAS", "CMPSB", "CMPSW", "CMPSL", "CMPSQ", "REP", "ENTER", "LEAVE",
                        "FARCALL", "FARJMP", "LRET", "POPF", "PUSHF", "XBEGIN", "XEND", "XABORT", "RDPKRU", "WRPKRU",
                        "VMCALL", "CLFLUSH", "CLZERO", "MONITOR", "MWAIT", "ENCLU", "SETSSBSY", "WRSS", "LOOP"}) &&
-                  !any({"INT3"});
+                  !any({"INT3", "MOVSLDUP"});
     const llvm::MCInstrDesc& description = instructions_->get(opcode);
     for (unsigned i = 0; i < description.getNumOperands(); ++i) {
       if (description.operands()[i].OperandType == llvm::MCOI::OPERAND_MEMORY) {
