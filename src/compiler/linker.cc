@@ -128,8 +128,10 @@ Result<void> link(const std::vector<llvm::SmallVector<char, 0>>& inputs, wasm::O
   globals[kDescriptorsSymbol] = rodata_end;
   for (const Relocatable& part : parts) {
     for (const Section& section : part.sections) {
-      if (section.kind == Kind::kDropped || section.header->sh_type == SHT_NOBITS) continue;
-      std::memcpy(image.data() + section.address - wasm::kStubPageBytes, part.content(section), section.header->sh_size);
+      if (section.kind == Kind::kDropped || section.header->sh_type == SHT_NOBITS || section.header->sh_size == 0)
+        continue;
+      std::memcpy(image.data() + (section.address - wasm::kStubPageBytes), part.content(section),
+                  section.header->sh_size);
     }
     for (size_t i = 1; i < part.symbol_count; ++i) {
       const Elf64_Sym& symbol = part.symbols[i];
@@ -159,7 +161,7 @@ Result<void> link(const std::vector<llvm::SmallVector<char, 0>>& inputs, wasm::O
         }
         const uint64_t place_address = target.address + entry.r_offset;
         const uint64_t result = value + static_cast<uint64_t>(entry.r_addend) - place_address;
-        uint8_t* where = image.data() + place_address - wasm::kStubPageBytes;
+        uint8_t* where = image.data() + (place_address - wasm::kStubPageBytes);
         switch (ELF64_R_TYPE(entry.r_info)) {
           case R_X86_64_PC32:
           case R_X86_64_PLT32: {

@@ -99,7 +99,7 @@ HostResult Builtins::memory_init() {
   const bool dropped = f_.in_slot<uint8_t>(f_.object().layout().data_dropped + static_cast<int64_t>(segment));
   if (!fits(destination, count, to.size_bytes) || !fits(source, count, dropped ? 0 : bytes.size()))
     return trap(TrapKind::kMemoryOutOfBounds);
-  std::memcpy(to.base + destination, bytes.data() + source, count);
+  if (count != 0) std::memcpy(to.base + destination, bytes.data() + source, count);
   return HostResult::kDone;
 }
 

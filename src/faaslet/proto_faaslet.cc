@@ -115,8 +115,10 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
     const uint64_t offset = evaluate(segment.offset, global, function).low;
     const uint64_t memory_size = info.memories[segment.memory].pages.min * wasm::kPageBytes;
     if (offset > memory_size || segment.bytes.size() > memory_size - offset) return segment_out_of_bounds("data", i);
-    if (segment.memory == 0) std::memcpy(memory + offset, segment.bytes.data(), segment.bytes.size());
-    else proto->extra_data_.push_back({segment.memory, offset, static_cast<uint32_t>(i)});
+    if (!segment.bytes.empty()) {
+      if (segment.memory == 0) std::memcpy(memory + offset, segment.bytes.data(), segment.bytes.size());
+      else proto->extra_data_.push_back({segment.memory, offset, static_cast<uint32_t>(i)});
+    }
     memory[layout.data_dropped + static_cast<int64_t>(i)] = 1;
   }
 
