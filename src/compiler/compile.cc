@@ -29,6 +29,10 @@ uint64_t count_instructions(const wabt::ExprList& list) {
     if (const auto* loop = wabt::dyn_cast<wabt::LoopExpr>(&expr)) count += count_instructions(loop->block.exprs);
     if (const auto* branch = wabt::dyn_cast<wabt::IfExpr>(&expr))
       count += count_instructions(branch->true_.exprs) + count_instructions(branch->false_);
+    if (const auto* handled = wabt::dyn_cast<wabt::TryExpr>(&expr)) {
+      count += count_instructions(handled->block.exprs);
+      for (const wabt::Catch& clause : handled->catches) count += count_instructions(clause.exprs);
+    }
   }
   return count;
 }

@@ -227,6 +227,7 @@ Result<Decoded> decode(ByteSpan wasm, uint32_t proposals) {
   if (proposals & kMemory64) features.enable_memory64();
   if (proposals & kRelaxedSimd) features.enable_relaxed_simd();
   if (proposals & kThreads) features.enable_threads();
+  if (proposals & kExceptions) features.enable_exceptions();
   Decoded out;
   out.module = std::make_unique<wabt::Module>();
   wabt::Errors errors;

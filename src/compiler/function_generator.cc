@@ -24,7 +24,8 @@ FunctionGenerator::FunctionGenerator(Generator& generator, uint32_t index)
       index_(index),
       source_(*generator.decoded_.module->funcs[index]),
       signature_(info_.signature_of(index)),
-      function_(generator.define(generator.function_type(signature_), function_symbol(index))) {}
+      function_(generator.define(generator.function_type(signature_), function_symbol(index))),
+      has_exceptions_(!info_.tags.empty() || generator.options_.cross_instance) {}
 
 void FunctionGenerator::generate() {
   g_.begin_body(function_);
@@ -34,7 +35,7 @@ void FunctionGenerator::generate() {
 
   note_assigned(source_.exprs, &source_);
   static const std::vector<uint32_t> kNone;
-  labels_.push_back({new_block(), false, signature_.results.size(), &kNone, {}, {}});
+  labels_.push_back({.block = new_block(), .arity = signature_.results.size(), .assigned = &kNone});
   body(source_.exprs);
   if (reachable_) {
     branch_edge(labels_[0]);
@@ -80,6 +81,19 @@ const std::vector<uint32_t>& FunctionGenerator::note_assigned(const wabt::ExprLi
         both.erase(std::unique(both.begin(), both.end()), both.end());
         add_all(both);
         assigned_[&inner->true_] = std::move(both);
+        break;
+      }
+      case ExprType::Try: {
+        const auto* inner = cast<wabt::TryExpr>(&expr);
+        std::vector<uint32_t> all = note_assigned(inner->block.exprs, &inner->block);
+        for (const wabt::Catch& clause : inner->catches) {
+          const std::vector<uint32_t>& more = note_assigned(clause.exprs, &clause);
+          all.insert(all.end(), more.begin(), more.end());
+        }
+        std::sort(all.begin(), all.end());
+        all.erase(std::unique(all.begin(), all.end()), all.end());
+        add_all(all);
+        assigned_[inner] = std::move(all);
         break;
       }
       default: break;
@@ -150,7 +164,10 @@ void FunctionGenerator::place(Label& label, size_t stack_height) {
 
 void FunctionGenerator::block(const wabt::Block& source) {
   const size_t height = stack_.size() - source.decl.sig.param_types.size();
-  labels_.push_back({new_block(), false, source.decl.sig.result_types.size(), &assigned_[&source], {}, {}});
+  labels_.push_back({.block = new_block(),
+                     .arity = source.decl.sig.result_types.size(),
+                     .assigned = &assigned_[&source],
+                     .handler = handler_});
   body(source.exprs);
   Label label = std::move(labels_.back());
   labels_.pop_back();
@@ -164,7 +181,8 @@ void FunctionGenerator::block(const wabt::Block& source) {
 void FunctionGenerator::loop(const wabt::Block& source) {
   const size_t arity = source.decl.sig.param_types.size();
   const size_t height = stack_.size() - arity;
-  Label label{new_block(), true, arity, &assigned_[&source], {}, {}};
+  Label label{
+      .block = new_block(), .is_loop = true, .arity = arity, .assigned = &assigned_[&source], .handler = handler_};
   llvm::BasicBlock* before = b_.GetInsertBlock();
   b_.CreateBr(label.block);
   go_to(label.block);
@@ -192,7 +210,10 @@ void FunctionGenerator::if_else(const wabt::IfExpr& expr) {
   std::vector<llvm::Value*> locals;
   for (uint32_t local : assigned) locals.push_back(locals_[local]);
 
-  labels_.push_back({new_block(), false, signature.result_types.size(), &assigned, {}, {}});
+  labels_.push_back({.block = new_block(),
+                     .arity = signature.result_types.size(),
+                     .assigned = &assigned,
+                     .handler = handler_});
   llvm::BasicBlock* on_true = new_block();
   llvm::BasicBlock* on_false = new_block();
   b_.CreateCondBr(condition, on_true, on_false);
@@ -225,6 +246,124 @@ void FunctionGenerator::branch_table(const wabt::BrTableExpr& expr) {
   for (uint32_t i = 0; i < expr.targets.size(); ++i)
     choice->addCase(b_.getInt32(i), label_at(expr.targets[i].index()).block);
   reachable_ = false;
+}
+
+// ---- exceptions -----------------------------------------------------------------------------------------------------
+//
+// An exception on its way is a tag in the instance's header, its values in cells. Throwing inside a try goes straight
+// to the catch clauses; otherwise the function returns, and each call in a module with tags is followed by a look at
+// the header. Modules without tags do not pay for that.
+
+llvm::Value* FunctionGenerator::exception_tag_pointer() {
+  return g_.at(wasm::kHeaderOffset + int64_t{offsetof(wasm::InstanceHeader, exception_tag)});
+}
+
+// The block that an exception thrown here goes to; the edge is noted.
+llvm::BasicBlock* FunctionGenerator::handler_block() {
+  if (handler_) {
+    branch_edge(*handler_);
+    return handler_->block;
+  }
+  if (!to_caller_) {
+    to_caller_ = llvm::BasicBlock::Create(g_.context_, "", function_);
+    llvm::IRBuilder<>::InsertPointGuard guard(b_);
+    b_.SetInsertPoint(to_caller_);
+    if (signature_.results.empty()) {
+      b_.CreateRetVoid();
+    } else {
+      b_.CreateRet(llvm::Constant::getNullValue(function_->getReturnType()));
+    }
+  }
+  return to_caller_;
+}
+
+void FunctionGenerator::throw_to_handler() {
+  b_.CreateBr(handler_block());
+  reachable_ = false;
+}
+
+void FunctionGenerator::leave_on_exception() {
+  if (!has_exceptions_) return;
+  llvm::Value* tag = g_.load_own(g_.i64_, exception_tag_pointer(), g_.tag_header_);
+  llvm::BasicBlock* next = new_block();
+  b_.CreateCondBr(b_.CreateIsNotNull(tag), handler_block(), next,
+                  llvm::MDBuilder(g_.context_).createBranchWeights(1, 1 << 20));
+  go_to(next);
+}
+
+void FunctionGenerator::throw_values(llvm::Value* tag, const std::vector<llvm::Value*>& payload) {
+  for (uint32_t i = 0; i < payload.size(); ++i) g_.store_cell(payload[i], i);
+  g_.store_own(tag, exception_tag_pointer(), g_.tag_header_);
+  throw_to_handler();
+}
+
+void FunctionGenerator::try_catch(const wabt::TryExpr& expr) {
+  const wabt::FuncSignature& signature = expr.block.decl.sig;
+  const size_t height = stack_.size() - signature.param_types.size();
+  Label* const outer = handler_;
+  Label catches{.block = new_block(), .assigned = &assigned_[&expr.block]};
+  if (expr.kind == wabt::TryKind::Delegate) {
+    handler_ = labels_[labels_.size() - 1 - expr.delegate_target.index()].handler;
+  } else if (expr.kind == wabt::TryKind::Catch) {
+    handler_ = &catches;
+  }
+  labels_.push_back({.block = new_block(),
+                     .arity = signature.result_types.size(),
+                     .assigned = &assigned_[&expr],
+                     .handler = handler_});
+  body(expr.block.exprs);
+  if (reachable_) {
+    branch_edge(labels_.back());
+    b_.CreateBr(labels_.back().block);
+  }
+  handler_ = labels_.back().handler = outer;
+  place(catches, height);
+  if (reachable_) catch_clauses(expr, height);
+  Label label = std::move(labels_.back());
+  labels_.pop_back();
+  place(label, height);
+}
+
+void FunctionGenerator::catch_clauses(const wabt::TryExpr& expr, size_t height) {
+  const std::vector<uint32_t>& assigned = assigned_[&expr];
+  std::vector<llvm::Value*> locals;
+  for (uint32_t local : assigned) locals.push_back(locals_[local]);
+  llvm::Value* tag = g_.load_own(g_.i64_, exception_tag_pointer(), g_.tag_header_);
+  auto clause = [&](const wabt::Catch& source, const std::vector<ValueType>& payload) {
+    Label& label = labels_.back();
+    label.caught_tag = tag;
+    label.caught_payload.clear();
+    for (uint32_t i = 0; i < payload.size(); ++i) label.caught_payload.push_back(g_.load_cell(payload[i], i));
+    if (!source.IsCatchAll())
+      for (llvm::Value* value : label.caught_payload) push(value);
+    g_.store_own(b_.getInt64(0), exception_tag_pointer(), g_.tag_header_);
+    body(source.exprs);
+    if (reachable_) {
+      branch_edge(labels_.back());
+      b_.CreateBr(labels_.back().block);
+    }
+    reachable_ = false;
+  };
+  for (const wabt::Catch& source : expr.catches) {
+    if (source.IsCatchAll()) {
+      // Of whatever type: all the cells that an exception of this module may fill.
+      size_t cells = 0;
+      for (uint32_t type : info_.tags) cells = std::max(cells, info_.types[type].params.size());
+      clause(source, std::vector<ValueType>(cells, ValueType::kV128));
+      return;
+    }
+    const uint32_t index = source.var.index();
+    llvm::Value* wanted = g_.load_own(g_.i64_, g_.at(g_.layout_.tags + 8 * int64_t{index}), g_.tag_header_);
+    llvm::BasicBlock* match = new_block();
+    llvm::BasicBlock* next = new_block();
+    b_.CreateCondBr(b_.CreateICmpEQ(tag, wanted), match, next);
+    go_to(match);
+    clause(source, info_.types[info_.tags[index]].params);
+    stack_.resize(height);
+    for (size_t i = 0; i < assigned.size(); ++i) locals_[assigned[i]] = locals[i];
+    go_to(next);
+  }
+  throw_to_handler();  // nobody here wanted it
 }
 
 void FunctionGenerator::return_values() {
@@ -315,6 +454,7 @@ void FunctionGenerator::call(llvm::Value* target, const wasm::Signature& signatu
     reachable_ = false;
     return;
   }
+  leave_on_exception();
   if (!signature.results.empty()) push(result);
   for (uint32_t i = 1; i < signature.results.size(); ++i) push(g_.load_cell(signature.results[i], i));
 }
@@ -779,10 +919,21 @@ void FunctionGenerator::expression(const wabt::Expr& expr) {
     case ExprType::AtomicNotify:
     case ExprType::AtomicFence: atomic(expr); return;
 
-    case ExprType::CallRef:
-    case ExprType::Rethrow:
-    case ExprType::Throw:
-    case ExprType::Try: break;
+    case ExprType::Try: try_catch(*cast<wabt::TryExpr>(&expr)); return;
+    case ExprType::Throw: {
+      const uint32_t tag = cast<wabt::ThrowExpr>(&expr)->var.index();
+      std::vector<llvm::Value*> payload(info_.types[info_.tags[tag]].params.size());
+      for (size_t i = payload.size(); i-- > 0;) payload[i] = pop();
+      throw_values(g_.load_own(g_.i64_, g_.at(g_.layout_.tags + 8 * int64_t{tag}), g_.tag_header_), payload);
+      return;
+    }
+    case ExprType::Rethrow: {
+      const Label& label = labels_[labels_.size() - 1 - cast<wabt::RethrowExpr>(&expr)->var.index()];
+      throw_values(label.caught_tag, label.caught_payload);
+      return;
+    }
+
+    case ExprType::CallRef: break;
   }
   CHECK(false, "an expression that decode() should have refused", wabt::GetExprTypeName(expr));
 }

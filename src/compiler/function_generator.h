@@ -28,6 +28,9 @@ class FunctionGenerator {
     const std::vector<uint32_t>* assigned = nullptr;  // locals that may differ between the edges
     std::vector<llvm::PHINode*> phis;                 // of a loop: its parameters, then its assigned locals
     std::vector<Edge> edges;
+    Label* handler = nullptr;                  // where an exception goes that is thrown inside; null: to the caller
+    llvm::Value* caught_tag = nullptr;         // in a catch: what rethrow throws again
+    std::vector<llvm::Value*> caught_payload;
   };
 
   // ---- control flow (function_generator.cc)
@@ -38,6 +41,13 @@ class FunctionGenerator {
   void loop(const wabt::Block& block);
   void if_else(const wabt::IfExpr& expr);
   void branch_table(const wabt::BrTableExpr& expr);
+  void try_catch(const wabt::TryExpr& expr);
+  void catch_clauses(const wabt::TryExpr& expr, size_t height);
+  void throw_values(llvm::Value* tag, const std::vector<llvm::Value*>& payload);
+  void throw_to_handler();
+  llvm::BasicBlock* handler_block();
+  void leave_on_exception();
+  llvm::Value* exception_tag_pointer();
   void branch_edge(Label& label, unsigned count = 1);
   void place(Label& label, size_t stack_height);
   void return_values();
@@ -92,6 +102,9 @@ class FunctionGenerator {
   std::vector<llvm::Value*> locals_;
   std::vector<Label> labels_;
   bool reachable_ = true;
+  bool has_exceptions_;          // calls may come back with one
+  Label* handler_ = nullptr;     // of the innermost try around here
+  llvm::BasicBlock* to_caller_ = nullptr;
   std::unordered_map<const void*, std::vector<uint32_t>> assigned_;
   std::map<wasm::TrapKind, llvm::BasicBlock*> trap_blocks_;
 };

@@ -10,7 +10,7 @@
 namespace spore::compiler {
 
 // Changes whenever the same module may give other code. Part of the key under which objects are cached.
-constexpr uint32_t kCompilerVersion = 1;
+constexpr uint32_t kCompilerVersion = 2;
 
 // What a module may use beyond the core specification: bits of Options::proposals.
 enum Proposal : uint32_t {
@@ -20,8 +20,9 @@ enum Proposal : uint32_t {
   kMemory64 = 1 << 3,
   kRelaxedSimd = 1 << 4,
   kThreads = 1 << 5,
+  kExceptions = 1 << 6,  // try, catch, delegate: the form that engines shipped first
 };
-constexpr uint32_t kAllProposals = (1 << 6) - 1;
+constexpr uint32_t kAllProposals = (1 << 7) - 1;
 
 struct Options {
   wasm::Tier tier = wasm::Tier::kOptimised;

@@ -95,6 +95,7 @@ Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell
   for (uint32_t i = 0; i < arguments.size(); ++i) cell(i) = arguments[i];
 
   // Below the frames that wait for this call, if there are any.
+  header().exception_tag = 0;
   const int64_t outer_sp = header().guest_sp;
   const uint64_t outer_call = header().pending_call;
   const int64_t sp = outer_sp ? outer_sp & -16 : object_->layout().stack_top;
@@ -130,7 +131,12 @@ wasm::Cell Faaslet::result(uint32_t index) const { return cell(index); }
 Outcome Faaslet::finish(uint32_t exit, uint64_t stack_top) {
   Outcome outcome;
   switch (static_cast<HostResult>(exit)) {
-    case HostResult::kDone: outcome.kind = Outcome::Kind::kReturned; return outcome;
+    case HostResult::kDone:
+      if (header().exception_tag == 0) return outcome;
+      outcome.kind = Outcome::Kind::kTrapped;
+      outcome.trap.kind = TrapKind::kUncaughtException;
+      outcome.trap.message = message_of(outcome.trap.kind);
+      return outcome;
     case HostResult::kPark:
       outcome.kind = Outcome::Kind::kParked;
       outcome.wait = pending_wait_;
@@ -187,12 +193,23 @@ HostResult Faaslet::call_thunk(Faaslet& target, uint32_t function) {
       for (uint32_t i = 0; i < signature.results.size(); ++i) cell(i) = target.result(i);
       return HostResult::kDone;
     case Outcome::Kind::kExited: pending_exit_code_ = outcome.exit_code; return HostResult::kExit;
-    case Outcome::Kind::kTrapped: pending_trap_ = std::move(outcome.trap); return HostResult::kTrap;
+    case Outcome::Kind::kTrapped:
+      if (take_exception_of(target)) return HostResult::kDone;
+      pending_trap_ = std::move(outcome.trap);
+      return HostResult::kTrap;
     case Outcome::Kind::kParked:
       pending_trap_ = {TrapKind::kHostCall, "a call between instances cannot wait", {}};
       return HostResult::kTrap;
   }
   return HostResult::kTrap;
+}
+
+bool Faaslet::take_exception_of(Faaslet& callee) {
+  const uint64_t tag = std::exchange(callee.header().exception_tag, 0);
+  if (tag == 0) return false;
+  for (uint32_t i = 0; i < wasm::kNearCells; ++i) cell(i) = callee.cell(i);
+  header().exception_tag = tag;
+  return true;
 }
 
 wasm::Cell Faaslet::constant_global(uint32_t index) const {

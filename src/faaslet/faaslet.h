@@ -63,6 +63,9 @@ class Faaslet {
   virtual std::optional<uint64_t> grow_memory(uint32_t memory, uint64_t delta_pages);
   virtual std::optional<uint64_t> grow_table(uint32_t table, uint64_t delta, uint64_t reference);
 
+  // After a call into another instance: whether that ended with an exception, which is then on its way here.
+  bool take_exception_of(Faaslet& callee);
+
   template <class T>
   T& in_slot(int64_t offset) const {
     return *reinterpret_cast<T*>(slot_.memory() + offset);

@@ -269,6 +269,13 @@ void LinkedFaaslet::make_globals(std::span<const External> imports) {
   }
 }
 
+// A tag is which it is in the instance that defines it, and where that instance lies.
+void LinkedFaaslet::set_tag(uint32_t index) {
+  const External& tag = tags_[index];
+  const uint64_t identity = reinterpret_cast<uint64_t>(tag.instance->memory()) + tag.index;
+  std::memcpy(memory() + object().layout().tags + 8 * int64_t{index}, &identity, sizeof(identity));
+}
+
 TrapKind LinkedFaaslet::apply_segments() {
   const wasm::InstanceLayout& layout = object().layout();
   for (size_t i = 0; i < module().element_segments.size(); ++i) {
@@ -305,6 +312,8 @@ HostResult LinkedFaaslet::enter_import(HostCall& call) {
   for (uint32_t i = 0; i < signature.params.size(); ++i) arguments.push_back(call.argument<Cell>(i));
   std::vector<Cell> results(signature.results.size());
   const Outcome outcome = self.world_.call(self.functions_[import], arguments, results);
+  if (outcome.kind == Outcome::Kind::kTrapped && self.take_exception_of(*self.functions_[import].instance))
+    return HostResult::kDone;
   if (outcome.kind != Outcome::Kind::kReturned) return call.trap(outcome.trap.kind, outcome.trap.message);
   for (uint32_t i = 0; i < results.size(); ++i) call.set_result(i, results[i]);
   return HostResult::kDone;
@@ -398,6 +407,7 @@ Result<LinkedWorld::Instantiation> LinkedWorld::instantiate(std::shared_ptr<cons
   for (auto i = module.imported_tags; i < module.tags.size(); ++i)
     instance.tags_.push_back({ExternalKind::kTag, &instance, i});
   TRY(instance.map_own_part());
+  for (uint32_t i = 0; i < instance.tags_.size(); ++i) instance.set_tag(i);
   TRY(instance.make_memories(imports));
   instance.make_globals(imports);
   instance.make_tables(imports);

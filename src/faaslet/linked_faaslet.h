@@ -58,6 +58,7 @@ class LinkedFaaslet final : public Faaslet {
   Result<void> make_memories(std::span<const External> imports);
   void make_tables(std::span<const External> imports);
   void make_globals(std::span<const External> imports);
+  void set_tag(uint32_t index);
   // The first trap of the active segments, or kNone.
   wasm::TrapKind apply_segments();
   wasm::Cell value_of(const wasm::ConstExpr& expression) const;

@@ -30,8 +30,8 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
                                                                uint64_t memory_pages_max) {
   const wasm::ModuleInfo& info = object->module();
   const wasm::InstanceLayout& layout = object->layout();
-  if (info.imported_memories || info.imported_tables || info.imported_globals)
-    return fail(ErrorCode::kInvalidModule, "memories, tables and globals cannot be imported");
+  if (info.imported_memories || info.imported_tables || info.imported_globals || info.imported_tags)
+    return fail(ErrorCode::kInvalidModule, "memories, tables, globals and tags cannot be imported");
 
   std::shared_ptr<ProtoFaaslet> proto(new ProtoFaaslet);
   proto->object_ = object;
@@ -74,6 +74,7 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
     put(layout.globals[i], evaluate(info.globals[i].init, global, function), wide ? 16 : 8);
   }
 
+  for (size_t i = 0; i < info.tags.size(); ++i) put(layout.tags + static_cast<int64_t>(8 * i), uint64_t{i + 1}, 8);
   for (size_t i = 0; i < info.tables.size(); ++i)
     put(layout.table_descriptors + static_cast<int64_t>(i * sizeof(wasm::TableDescriptor)),
         wasm::TableDescriptor{layout.tables[i], info.tables[i].limits.min, layout.table_max[i], 0},

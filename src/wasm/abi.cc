@@ -20,6 +20,7 @@ Result<InstanceLayout> instance_layout(const ModuleInfo& info) {
   }
   layout.data_dropped = take(static_cast<int64_t>(info.data_segments.size()), 1);
   layout.elements_dropped = take(static_cast<int64_t>(info.element_segments.size()), 1);
+  layout.tags = take(static_cast<int64_t>(info.tags.size() * 8), 8);
   layout.memory_descriptors = take(static_cast<int64_t>(info.memories.size() * sizeof(MemoryDescriptor)), 32);
   layout.table_descriptors = take(static_cast<int64_t>(info.tables.size() * sizeof(TableDescriptor)), 32);
   if (-at > kSlotBelowBytes) return too_large("tables and segments");

@@ -71,7 +71,7 @@ struct InstanceHeader {
   int64_t guest_sp = 0;        // from M, while the guest is in the host; 0 when no guest frame is live
   uint64_t pending_call = 0;   // the host call that the guest is in
   uint64_t trap_kind = 0;
-  uint64_t exception_tag = 0;  // reserved for caught exceptions
+  uint64_t exception_tag = 0;  // identity of the exception on its way to a handler, its values in cells; 0: none
   uint64_t reserved[26] = {};
 };
 constexpr int64_t kHeaderOffset = -256;
@@ -93,6 +93,7 @@ struct InstanceLayout {
   int64_t data_dropped = 0;      // one byte a data segment, 1 = dropped
   int64_t elements_dropped = 0;  // one byte an element segment
   int64_t table_descriptors = 0;
+  int64_t tags = 0;  // a u64 for each exception tag: its identity, never 0
   int64_t memory_descriptors = 0;  // [0] is unused: memory 0 is in the header
   std::vector<int64_t> tables;     // of entry 0, for tables that the module defines; 0 for imported ones
   std::vector<uint64_t> table_max;

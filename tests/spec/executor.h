@@ -26,7 +26,6 @@ struct Tally {
   std::atomic<uint32_t> skipped_text;         // text-format syntax
   std::atomic<uint32_t> skipped_instruction;  // wabt does not know the instruction
   std::atomic<uint32_t> skipped_valid;        // that a module is invalid which is valid today
-  std::atomic<uint32_t> skipped_unsupported;  // all of a script about what Spore does not compile
   std::atomic<uint32_t> line;                 // of the command that runs now
   std::atomic<bool> finished;
 };
