@@ -94,6 +94,13 @@ TEST(Calls, DeadlineEndsAParkedGuest) {
   EXPECT_EQ(run.result.trap.kind, wasm::TrapKind::kInterrupted);
 }
 
+TEST(Calls, DeadlineEndsAGuestThatComputes) {
+  const GuestRun run = run_guest("wait", {"spin"}, {},
+                                 {.deadline = faaslet::Clock::now() + std::chrono::milliseconds(20)});
+  EXPECT_EQ(run.result.kind, CallResult::Kind::kInterrupted) << run.summary();
+  EXPECT_FALSE(run.result.trap.stack.empty());
+}
+
 TEST(Calls, InterruptEndsAParkedGuest) {
   const GuestRun run = run_guest("wait", {"ever"}, {}, {}, [](auto interrupt) { interrupt(); });
   EXPECT_EQ(run.result.kind, CallResult::Kind::kInterrupted) << run.summary();

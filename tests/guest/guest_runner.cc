@@ -84,14 +84,14 @@ GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments,
   CHECK(faaslet, faaslet.error().message);
 
   const uint64_t generation = all.seat->begin_call();
-  auto guard = all.watchdog.watch(*all.seat, generation, faaslet::Clock::now() + kRunTimeMax);
+  auto guard = all.watchdog.watch(*all.seat, generation, limits.deadline.value_or(faaslet::Clock::now() + kRunTimeMax));
   std::thread other;
   if (while_running) {
     other = std::thread([&] { while_running([&] { all.seat->interrupt(generation); }); });
   }
   run.result = host::run(**faaslet, run.state, *all.seat, *entry, limits);
   if (other.joinable()) other.join();
-  EXPECT_FALSE(guard.fired()) << guest << " did not end in time";
+  EXPECT_FALSE(guard.fired() && !limits.deadline) << guest << " did not end in time";
   all.seat->end_call();
   return run;
 }
