@@ -207,8 +207,7 @@ class Child {
 
   void print_and_add(Totals& totals) const {
     const uint32_t passed = tally_->passed;
-    const uint32_t skipped =
-        tally_->skipped_text + tally_->skipped_instruction + tally_->skipped_valid;
+    const uint32_t skipped = tally_->skipped_text + tally_->skipped_instruction + tally_->skipped_valid;
     uint32_t failed = tally_->failed;
     if (!tally_->finished) {
       // What it did not come to counts as failed.
