@@ -196,8 +196,7 @@ Result<void> serve(const ServeOptions& options) {
   worker.drain();
   server->drain();
   const auto idle = [&] {
-    const auto stats = worker.stats();
-    return stats.running == 0 && stats.waiting == 0 && api.pending() == 0;
+    return worker.stats().idle() && api.pending() == 0;
   };
   if (!wait_until(signals, steady_clock::now() + milliseconds(options.drain_timeout_ms), idle)) {
     std::fprintf(stderr, "spore: calls still run after %u ms; they are cancelled\n", options.drain_timeout_ms);
@@ -205,8 +204,7 @@ Result<void> serve(const ServeOptions& options) {
   }
   api.finish();
   const auto all_answered = [&] {
-    const auto stats = worker.stats();
-    return stats.running == 0 && stats.waiting == 0 && server->stats().open == 0;
+    return worker.stats().idle() && server->stats().open == 0;
   };
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
   worker.cancel_all();  // what finish() still handed over

@@ -69,6 +69,7 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
 
   single(out, "spore_calls_running", "gauge", "Calls that run now.", worker.running);
   single(out, "spore_calls_waiting", "gauge", "Calls that wait for a seat.", worker.waiting);
+  single(out, "spore_calls_parked", "gauge", "Calls that wait inside the guest, without a seat.", worker.parked);
   single(out, "spore_draining", "gauge", "1 while the host shuts down.", worker.draining ? 1 : 0);
   single(out, "spore_connections_open", "gauge", "Open HTTP connections.", server.open);
   single(out, "spore_connections_accepted_total", "counter", "HTTP connections accepted.", server.accepted);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <utility>
 
 namespace spore::host {
 
@@ -40,7 +41,7 @@ enum class Woken { kReady, kInterrupted, kDeadline };
 
 // An interrupt sets its flag and signals this thread. All signals are held back from the look at the flag until ppoll()
 // lets them in, so none can come unnoticed in between.
-Woken wait(const Seat& seat, const Wait& wait, std::optional<Clock::time_point> call_deadline) {
+Woken wait_here(const Seat& seat, const Wait& wait, std::optional<Clock::time_point> call_deadline) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -89,37 +90,42 @@ CallResult exited(int32_t code) {
   return result;
 }
 
-// One function to its end; nothing when it returned.
-std::optional<CallResult> run_function(Faaslet& faaslet, HostState& state, Seat& seat, uint32_t function,
-                                       const RunLimits& limits) {
-  bool started = false;
-  while (true) {
+}  // namespace
+
+std::optional<CallResult> Run::go(Seat& seat) {
+  for (; next_ < entry_->functions.size(); ++next_) {
     Outcome outcome = [&] {
-      CpuTime counted(state);
-      return started ? faaslet.resume(seat) : faaslet.start(seat, function);
+      CpuTime counted(*state_);
+      return std::exchange(parked_, false) ? faaslet_->resume(seat) : faaslet_->start(seat, entry_->functions[next_]);
     }();
-    started = true;
     switch (outcome.kind) {
-      case Outcome::Kind::kReturned: return std::nullopt;
+      case Outcome::Kind::kReturned: break;
       case Outcome::Kind::kTrapped: return trapped(std::move(outcome.trap));
       case Outcome::Kind::kExited: return exited(outcome.exit_code);
-      case Outcome::Kind::kParked: break;
+      case Outcome::Kind::kParked:
+        parked_ = true;
+        wait_ = outcome.wait;
+        return std::nullopt;
     }
-    switch (wait(seat, outcome.wait, limits.deadline)) {
-      case Woken::kReady: break;
-      case Woken::kInterrupted: return interrupted("interrupted while waiting");
-      case Woken::kDeadline: return interrupted("the deadline passed while waiting");
+  }
+  return exited(entry_->has_exit_code ? static_cast<int32_t>(faaslet_->result(0).low) : 0);
+}
+
+CallResult Run::finish(Seat& seat, const RunLimits& limits) {
+  while (true) {
+    if (parked_) {
+      switch (wait_here(seat, wait_, limits.deadline)) {
+        case Woken::kReady: break;
+        case Woken::kInterrupted: return interrupted("interrupted while waiting");
+        case Woken::kDeadline: return interrupted("the deadline passed while waiting");
+      }
     }
+    if (auto ended = go(seat)) return std::move(*ended);
   }
 }
 
-}  // namespace
-
 CallResult run(Faaslet& faaslet, HostState& state, Seat& seat, const Entry& entry, const RunLimits& limits) {
-  for (const uint32_t function : entry.functions) {
-    if (auto result = run_function(faaslet, state, seat, function, limits)) return std::move(*result);
-  }
-  return exited(entry.has_exit_code ? static_cast<int32_t>(faaslet.result(0).low) : 0);
+  return Run(faaslet, state, entry).finish(seat, limits);
 }
 
 }  // namespace spore::host

@@ -6,6 +6,9 @@
 //   CallResult result = run(faaslet, state, seat, entry, limits);
 //   seat.end_call();
 //
+// Who has other use for the thread while a guest waits runs the call in pieces (class Run): each piece ends with the call's
+// end or with what it waits for, and the next may run on another seat.
+//
 // A deadline in RunLimits ends a guest that is parked. One that computes is ended only by an interrupt: whoever sets the
 // deadline also arranges for seat.interrupt(generation) then (host/watchdog.h does). An interrupt ends a parked guest too.
 #pragma once
@@ -33,7 +36,29 @@ struct CallResult {
   faaslet::Trap trap;
 };
 
-// `state` is the one that `faaslet` was restored with.
+// A call, run in pieces. All three arguments outlive it; `state` is the one that `faaslet` was restored with.
+class Run {
+ public:
+  Run(faaslet::Faaslet& faaslet, HostState& state, const Entry& entry)
+      : faaslet_(&faaslet), state_(&state), entry_(&entry) {}
+
+  // Runs it until it ends, or until it parks: nothing then, and go() again when what wait() says has come. On a seat
+  // that is between begin_call() and end_call().
+  std::optional<CallResult> go(faaslet::Seat& seat);
+  const faaslet::Wait& wait() const { return wait_; }
+  // Runs it to its end, from wherever it is, waiting on this thread where it parks.
+  CallResult finish(faaslet::Seat& seat, const RunLimits& limits);
+
+ private:
+  faaslet::Faaslet* faaslet_;
+  HostState* state_;
+  const Entry* entry_;
+  size_t next_ = 0;      // in entry_->functions
+  bool parked_ = false;  // inside that function
+  faaslet::Wait wait_;
+};
+
+// The whole of it at once.
 CallResult run(faaslet::Faaslet& faaslet, HostState& state, faaslet::Seat& seat, const Entry& entry,
                const RunLimits& limits = {});
 

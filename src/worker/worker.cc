@@ -22,14 +22,6 @@ CallResult refused(const CallId& id, CallStatus status) {
   return result;
 }
 
-CallResult timed_out_waiting(const CallId& id, Clock::time_point submitted, Clock::time_point now) {
-  CallResult result = refused(id, CallStatus::kTimedOut);
-  result.trap.kind = wasm::TrapKind::kInterrupted;
-  result.trap.message = "the call timed out before it could start";
-  result.queued = result.duration = duration_cast<microseconds>(now - submitted);
-  return result;
-}
-
 }  // namespace
 
 // ---- attached threads -----------------------------------------------------------------------------------------------
@@ -55,16 +47,22 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
     : options_(options), wake_(std::move(wake)), watchdog_([this] { watchdog_loop(); }) {}
 
 Worker::~Worker() {
-  std::deque<Job> left;
+  std::deque<Job> waiting;
+  std::list<Job> parked;
   {
     auto state = state_.lock();
     CHECK(state->attachments.empty(), state->attachments.size());
     state->stopping = true;
-    left.swap(state->queue);
     watchdog_wakes_.notify_one();
   }
   watchdog_.join();
-  for (Job& job : left) job.done(refused(job.request.id, CallStatus::kDraining));
+  {
+    auto state = state_.lock();
+    waiting.swap(state->queue);
+    parked.swap(state->parked);
+  }
+  for (Job& job : waiting) end_early(std::move(job), job.run ? CallStatus::kCancelled : CallStatus::kDraining);
+  for (Job& job : parked) end_early(std::move(job), CallStatus::kCancelled);
 }
 
 void Worker::submit(CallRequest request, CallDone done) {
@@ -85,15 +83,13 @@ void Worker::submit(CallRequest request, CallDone done) {
                job.request.input.size() > options_.queue_bytes_max - state->queue_bytes) {
       refusal = CallStatus::kQueueFull;
     } else {
-      size_t& of_tenant = state->waiting_of_tenant[job.request.function->id.tenant];
-      if (of_tenant >= options_.queue_per_tenant_max) {
+      const auto of_tenant = state->waiting_of_tenant.find(job.request.function->id.tenant);
+      if ((of_tenant == state->waiting_of_tenant.end() ? 0 : of_tenant->second) >= options_.queue_per_tenant_max) {
         refusal = CallStatus::kTenantQueueFull;
       } else {
-        ++of_tenant;
-        state->queue_bytes += job.request.input.size();
         watch(*state, job.deadline);
         wake = state->running < options_.seats;
-        state->queue.push_back(std::move(job));
+        put_job(*state, std::move(job), Place::kLast);
         here = nullptr;
       }
     }
@@ -115,6 +111,12 @@ void Worker::run_queued() {
     occupy(*state, *here, *job);
   }
   run(*here, std::move(*job));
+}
+
+void Worker::put_job(State& state, Job job, Place place) {
+  ++state.waiting_of_tenant[job.request.function->id.tenant];
+  state.queue_bytes += job.request.input.size();
+  state.queue.insert(place == Place::kFirst ? state.queue.begin() : state.queue.end(), std::move(job));
 }
 
 Worker::Job Worker::take_job(State& state, std::deque<Job>::iterator at) {
@@ -139,7 +141,7 @@ void Worker::occupy(State& state, Attachment& here, const Job& job) {
 }
 
 bool Worker::cancel(const CallId& id) {
-  std::optional<Job> waiting;
+  std::optional<Job> ended;
   {
     auto state = state_.lock();
     for (Attachment* attachment : state->attachments) {
@@ -149,14 +151,36 @@ bool Worker::cancel(const CallId& id) {
       attachment->seat_.interrupt(running.generation);
       return true;
     }
-    const auto found = std::ranges::find(state->queue, id, [](const Job& job) { return job.request.id; });
-    if (found == state->queue.end()) return false;
-    waiting = take_job(*state, found);
+    const auto id_of = [](const Job& job) { return job.request.id; };
+    if (const auto waits = std::ranges::find(state->queue, id, id_of); waits != state->queue.end()) {
+      ended = take_job(*state, waits);
+    } else if (const auto parked = std::ranges::find(state->parked, id, id_of); parked != state->parked.end()) {
+      ended = std::move(*parked);
+      state->parked.erase(parked);
+    }
   }
-  CallResult result = refused(id, CallStatus::kCancelled);
-  result.queued = result.duration = duration_cast<microseconds>(Clock::now() - waiting->submitted);
-  waiting->done(std::move(result));
+  if (!ended) return false;
+  end_early(std::move(*ended), CallStatus::kCancelled);
   return true;
+}
+
+// A call that runs on no seat now, and will not again.
+void Worker::end_early(Job job, CallStatus status) {
+  const auto now = Clock::now();
+  const bool began = job.run.has_value();
+  CallResult result;
+  if (began) {
+    result = finish(job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
+  } else {
+    result.id = job.request.id;
+    result.queued = duration_cast<microseconds>(now - job.submitted);
+  }
+  result.status = status;
+  result.duration = duration_cast<microseconds>(now - job.submitted);
+  result.trap.kind = wasm::TrapKind::kInterrupted;
+  result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
+  job.keeper = {};
+  job.done(std::move(result));
 }
 
 void Worker::cancel_all() {
@@ -164,6 +188,7 @@ void Worker::cancel_all() {
   {
     auto state = state_.lock();
     for (const Job& job : state->queue) ids.push_back(job.request.id);
+    for (const Job& job : state->parked) ids.push_back(job.request.id);
     for (const Attachment* attachment : state->attachments) {
       if (attachment->running_.active) ids.push_back(attachment->running_.id);
     }
@@ -175,17 +200,33 @@ void Worker::drain() { state_.lock()->draining = true; }
 
 WorkerStats Worker::stats() const {
   auto state = state_.lock();
-  return {.running = state->running, .waiting = state->queue.size(), .draining = state->draining};
+  return {.running = state->running, .waiting = state->queue.size(), .parked = state->parked.size(), .draining = state->draining};
 }
 
 // ---- running --------------------------------------------------------------------------------------------------------
 
 void Worker::run(Attachment& here, Job job) {
-  const auto started = Clock::now();
-  Result<CallResult> ran = run_in_faaslet(here, job, here.kept_);
+  Result<void> prepared;
+  if (!job.run) {
+    job.started = Clock::now();
+    prepared = prepare(here.kept_, job);
+  }
+  CallResult result;
+  if (prepared) {
+    auto ended = job.run->go(here.seat_);
+    if (!ended) {
+      if (park(here, job)) return;
+      ended = job.run->finish(here.seat_, {.deadline = job.deadline});
+    }
+    result = finish(job, std::move(*ended));
+  } else {
+    result = refused(job.request.id, CallStatus::kFailed);
+    result.error = std::move(prepared).error();
+  }
   here.seat_.end_call();
-  CallResult result = ran ? std::move(*ran) : refused(job.request.id, CallStatus::kFailed);
-  if (!ran) result.error = std::move(ran).error();
+  // What cannot be reset is given up, slot and all.
+  if (job.keeper.faaslet && job.keeper.faaslet->reset()) here.kept_ = std::move(job.keeper);
+  job.keeper = {};
 
   bool more = false;
   Keeper dropped;  // destroyed outside the lock
@@ -198,13 +239,11 @@ void Worker::run(Attachment& here, Job job) {
     more = !state->queue.empty();
   }
   if (more) wake_();
-  result.id = job.request.id;
-  result.queued = duration_cast<microseconds>(started - job.submitted);
   result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
   job.done(std::move(result));
 }
 
-Result<CallResult> Worker::run_in_faaslet(Attachment& here, Job& job, Keeper& kept) {
+Result<void> Worker::prepare(Keeper& kept, Job& job) {
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
 
@@ -221,40 +260,65 @@ Result<CallResult> Worker::run_in_faaslet(Attachment& here, Job& job, Keeper& ke
   setup.limits.log_bytes_max = options_.log_bytes_max;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
-  CallResult result;
+  Keeper& keeper = job.keeper;
   if (kept.faaslet && kept.proto == function.proto) {
-    result.start = StartKind::kWarm;
-    *kept.state = std::move(state);
+    job.start = StartKind::kWarm;
+    keeper = std::exchange(kept, {});
+    *keeper.state = std::move(state);
   } else {
-    result.start = StartKind::kRestored;
+    job.start = StartKind::kRestored;
     ASSIGN_OR_RETURN(auto slot, empty_slot(kept));
-    ASSIGN_OR_RETURN(kept.program, program_of(function.proto->object()));
-    kept.state = std::make_unique<host::HostState>(std::move(state));
-    ASSIGN_OR_RETURN(kept.faaslet, faaslet::Faaslet::restore(std::move(slot), function.proto, kept.program->links,
-                                                             kept.state.get()));
-    kept.proto = function.proto;
+    ASSIGN_OR_RETURN(keeper.program, program_of(function.proto->object()));
+    keeper.state = std::make_unique<host::HostState>(std::move(state));
+    ASSIGN_OR_RETURN(keeper.faaslet, faaslet::Faaslet::restore(std::move(slot), function.proto, keeper.program->links,
+                                                               keeper.state.get()));
+    keeper.proto = function.proto;
   }
+  job.run.emplace(*keeper.faaslet, *keeper.state, keeper.program->entry);
+  return {};
+}
 
-  host::CallResult ended =
-      host::run(*kept.faaslet, *kept.state, here.seat_, kept.program->entry, {.deadline = job.deadline});
+bool Worker::park(Attachment& here, Job& job) {
+  const faaslet::Wait& wait = job.run->wait();
+  if (wait.fd >= 0) return false;  // the served kind of standard streams never waits for a descriptor
+  job.ready_at = wait.deadline.value_or(Clock::time_point::max());
+  bool more = false;
+  {
+    auto state = state_.lock();
+    const auto& running = here.running_;
+    if (running.timed_out || running.cancelled || state->parked.size() >= options_.parked_max) return false;
+    here.seat_.end_call();
+    here.running_.active = false;
+    --state->running;
+    watch(*state, std::min(job.ready_at, job.deadline));
+    state->parked.push_back(std::move(job));
+    more = !state->queue.empty();
+  }
+  if (more) wake_();
+  return true;
+}
 
+CallResult Worker::finish(Job& job, host::CallResult ended) {
+  CallResult result;
+  result.id = job.request.id;
+  result.start = job.start;
+  result.queued = duration_cast<microseconds>(job.started - job.submitted);
+  host::HostState& state = *job.keeper.state;
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
       result.exit_code = ended.exit_code;
       result.status = ended.exit_code == 0 ? CallStatus::kOk : CallStatus::kExited;
       break;
     case host::CallResult::Kind::kTrapped:
-      result.status = kept.state->output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
+      result.status = state.output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
       break;
     case host::CallResult::Kind::kInterrupted: result.status = CallStatus::kTimedOut; break;
   }
   result.trap = std::move(ended.trap);
-  result.output = std::move(kept.state->output);
-  result.log = std::move(kept.state->log);
-  result.log_truncated = kept.state->log_truncated;
-  *kept.state = {};  // closes its files
-  // What cannot be reset is given up, slot and all.
-  if (!kept.faaslet->reset()) kept = {};
+  result.output = std::move(state.output);
+  result.log = std::move(state.log);
+  result.log_truncated = state.log_truncated;
+  state = {};  // closes its files
   return result;
 }
 
@@ -327,10 +391,26 @@ void Worker::watchdog_loop() {
         ++job;
       }
     }
+    size_t ready = 0;
+    for (auto job = state->parked.begin(); job != state->parked.end();) {
+      if (job->deadline <= now) {
+        late.push_back(std::move(*job));
+      } else if (job->ready_at <= now) {
+        next = std::min(next, job->deadline);
+        put_job(*state, std::move(*job), Place::kFirst);
+        ++ready;
+      } else {
+        next = std::min({next, job->deadline, job->ready_at});
+        ++job;
+        continue;
+      }
+      job = state->parked.erase(job);
+    }
     state->watching_until = next;
-    if (!late.empty()) {
+    if (!late.empty() || ready) {
       state.lock().unlock();
-      for (Job& job : late) job.done(timed_out_waiting(job.request.id, job.submitted, now));
+      for (Job& job : late) end_early(std::move(job), CallStatus::kTimedOut);
+      for (; ready; --ready) wake_();
       state.lock().lock();
       continue;
     }

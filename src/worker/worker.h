@@ -8,6 +8,9 @@
 // more attached threads than seats, so that however long guests compute, somebody is left for the other work. Whoever
 // attaches threads gives `wake`, which must make one of them call run_queued() soon.
 //
+// A call that waits (it sleeps, say) holds no seat meanwhile: it is parked, Faaslet and all, and goes back to the head of
+// the queue when what it waits for has come.
+//
 // Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
 // that waited too long. The queue is bounded, in all and for each tenant.
 //
@@ -18,7 +21,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <map>
+#include <list>
 #include <memory>
 #include <thread>
 #include <unordered_map>
@@ -29,6 +32,7 @@
 #include "faaslet/seat.h"
 #include "host/entry.h"
 #include "host/host_state.h"
+#include "host/run.h"
 #include "worker/call.h"
 
 namespace spore::worker {
@@ -38,13 +42,17 @@ struct WorkerOptions {
   size_t queue_max = 10'000;                      // calls that wait
   size_t queue_per_tenant_max = 5'000;            // of one tenant
   uint64_t queue_bytes_max = 1ull << 30;          // of the inputs of waiting calls
+  size_t parked_max = 1'000;                      // calls that wait inside the guest; more hold on to their seats
   uint64_t log_bytes_max = 64 << 10;              // of one call
 };
 
 struct WorkerStats {
   size_t running = 0;
   size_t waiting = 0;
+  size_t parked = 0;
   bool draining = false;
+
+  bool idle() const { return running + waiting + parked == 0; }
 };
 
 class Worker {
@@ -99,7 +107,7 @@ class Worker {
   void submit(CallRequest request, CallDone done);
   // Runs one waiting call, if there is one and a seat is free. Attached threads only.
   void run_queued();
-  // Ends a waiting or running call as kCancelled. False where there is no such call (any more).
+  // Ends a waiting, running or parked call as kCancelled. False where there is no such call (any more).
   bool cancel(const CallId& id);
 
   // cancel() for every call.
@@ -118,11 +126,18 @@ class Worker {
     CallDone done;
     Clock::time_point submitted;
     Clock::time_point deadline;
+    // From when it starts.
+    Clock::time_point started;
+    StartKind start = StartKind::kNone;
+    Keeper keeper;
+    std::optional<host::Run> run;
+    Clock::time_point ready_at;  // while it is parked
   };
   struct State {
     std::vector<Attachment*> attachments;
     size_t running = 0;
     std::deque<Job> queue;
+    std::list<Job> parked;
     std::unordered_map<std::string, size_t> waiting_of_tenant;
     uint64_t forgotten = 0;  // how often forget_idle() was called
     uint64_t queue_bytes = 0;
@@ -138,12 +153,19 @@ class Worker {
 
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
+  enum class Place : uint8_t { kFirst, kLast };
+  static void put_job(State& state, Job job, Place place);
   static Job take_job(State& state, std::deque<Job>::iterator job);
   void occupy(State& state, Attachment& here, const Job& job);
   void watch(State& state, Clock::time_point deadline);
+  // Starts the call or goes on with it, on a seat that it occupies.
   void run(Attachment& here, Job job);
-  // Takes `kept` for the call where it fits, and leaves in it what the next call may take.
-  Result<CallResult> run_in_faaslet(Attachment& here, Job& job, Keeper& kept);
+  // Gives the job a Faaslet: `kept` where it fits, else one restored in its slot or in a new one.
+  Result<void> prepare(Keeper& kept, Job& job);
+  // False: it is no longer to be parked, as it has been interrupted or there are too many.
+  bool park(Attachment& here, Job& job);
+  static CallResult finish(Job& job, host::CallResult ended);
+  static void end_early(Job job, CallStatus status);
   Result<std::shared_ptr<const Program>> program_of(const std::shared_ptr<const faaslet::LoadedObject>& object);
   static Result<faaslet::Slot> empty_slot(Keeper& kept);
   void watchdog_loop();

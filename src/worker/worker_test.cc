@@ -328,6 +328,71 @@ TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
   EXPECT_EQ(waiting.get().status, CallStatus::kOk);
 }
 
+// Sleeps for `ms`, then writes "slept".
+std::shared_ptr<const LoadedFunction> sleeper(uint64_t ms) {
+  return function(R"((module
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1) (data (i32.const 200) "slept")
+    (func (export "spore_call")
+      (i32.store (i32.const 16) (i32.const 1))
+      (i64.store (i32.const 24) (i64.const )" +
+                  std::to_string(ms * 1'000'000) + R"())
+      (if (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 150)) (then unreachable))
+      (drop (call $write (i32.const 200) (i32.const 5))))))");
+}
+
+void wait_until_parked(Worker& worker, size_t count) {
+  while (worker.stats().parked < count || worker.stats().running) std::this_thread::yield();
+}
+
+TEST(Worker, CallsThatSleepHoldNoSeat) {
+  Pool pool({.seats = 1}, 1);
+  const auto sleeps_long = sleeper(3'600'000);
+  std::vector<std::future<CallResult>> sleeping;
+  for (int i = 0; i < 20; ++i) sleeping.push_back(start(pool.worker, request(sleeps_long)));
+  wait_until_parked(pool.worker, 20);
+  EXPECT_EQ(as_text(call(pool, request(function(kEcho), "meanwhile")).output), "meanwhile");
+  pool.worker.cancel_all();
+  for (auto& call : sleeping) EXPECT_EQ(call.get().status, CallStatus::kCancelled);
+  EXPECT_TRUE(pool.worker.stats().idle());
+}
+
+TEST(Worker, ACallThatSleptGoesOn) {
+  Pool pool({.seats = 2}, 3);
+  const auto sleeps = sleeper(5);
+  std::vector<std::future<CallResult>> sleeping;
+  for (int i = 0; i < 50; ++i) sleeping.push_back(start(pool.worker, request(sleeps)));
+  for (auto& call : sleeping) {
+    const CallResult result = call.get();
+    EXPECT_EQ(result.status, CallStatus::kOk) << result.trap.message;
+    EXPECT_EQ(as_text(result.output), "slept");
+    EXPECT_GE(result.duration, std::chrono::milliseconds(5));
+  }
+}
+
+TEST(Worker, ACallThatSleepsTooLongTimesOut) {
+  Pool pool({.seats = 1}, 1);
+  CallRequest sleeps = request(sleeper(3'600'000));
+  sleeps.timeout = std::chrono::milliseconds(20);
+  const CallResult result = call(pool, std::move(sleeps));
+  EXPECT_EQ(result.status, CallStatus::kTimedOut);
+  EXPECT_EQ(result.start, StartKind::kRestored);
+}
+
+TEST(Worker, MoreSleepersThanMayParkHoldTheirSeats) {
+  Pool pool({.seats = 2, .parked_max = 1}, 3);
+  const auto sleeps = sleeper(3'600'000);
+  auto parked = start(pool.worker, request(sleeps));
+  wait_until_parked(pool.worker, 1);
+  auto seated = start(pool.worker, request(sleeps));
+  wait_until_running(pool.worker, 1);
+  EXPECT_EQ(as_text(call(pool, request(function(kEcho), "meanwhile")).output), "meanwhile");
+  pool.worker.cancel_all();
+  EXPECT_EQ(parked.get().status, CallStatus::kCancelled);
+  EXPECT_EQ(seated.get().status, CallStatus::kCancelled);
+}
+
 TEST(Worker, ConfiguredArgumentsAndEnvironmentComeFirst) {
   Pool pool({.seats = 1}, 1);
   functions::FunctionConfig config;
