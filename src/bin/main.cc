@@ -1,4 +1,7 @@
 // The program `spore`: puts the parts together, one subcommand at a time.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
 
@@ -7,6 +10,8 @@
 int main(int argc, char** argv) {
   // A client or a reader of our output that goes away is an error of that write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
+  // Standard output belongs to the answers of subcommands and to the guest of `spore run`.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("spore"));
   CLI::App app{"Spore: a stateful serverless runtime for WebAssembly functions"};
   app.set_version_flag("--version", std::string("spore ") + SPORE_VERSION);
   app.require_subcommand(1);
