@@ -6,6 +6,7 @@
 #include <wabt/cast.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -29,7 +30,11 @@ FunctionGenerator::FunctionGenerator(Generator& generator, uint32_t index)
 
 void FunctionGenerator::generate() {
   g_.begin_body(function_);
-  for (llvm::Argument& argument : function_->args()) locals_.push_back(&argument);
+  locals_.resize(signature_.params.size());
+  unsigned argument = 0;
+  for (uint32_t i : wasm::register_parameters(signature_)) locals_[i] = function_->getArg(argument++);
+  for (uint32_t i = 0; i < locals_.size(); ++i)
+    if (!locals_[i]) locals_[i] = g_.load_cell(signature_.params[i], i);
   for (const auto& [type, count] : source_.local_types.decls())
     locals_.insert(locals_.end(), count, llvm::Constant::getNullValue(g_.type_of(value_type(type))));
 
@@ -424,7 +429,9 @@ llvm::BasicBlock* FunctionGenerator::trap_block(TrapKind kind) {
     block = llvm::BasicBlock::Create(g_.context_, "", function_);
     llvm::IRBuilder<>::InsertPointGuard guard(b_);
     b_.SetInsertPoint(block);
-    b_.CreateCall(g_.stub(wasm::Stub::kTrap), {b_.getInt32(static_cast<uint32_t>(kind))})->setDoesNotReturn();
+    llvm::CallInst* trap = b_.CreateCall(g_.stub(wasm::Stub::kTrap), {b_.getInt32(static_cast<uint32_t>(kind))});
+    trap->setDoesNotReturn();
+    trap->setTailCallKind(llvm::CallInst::TCK_NoTail);
     b_.CreateUnreachable();
   }
   return block;
@@ -439,13 +446,18 @@ void FunctionGenerator::trap_if(llvm::Value* condition, TrapKind kind) {
 // ---- calls and tables -----------------------------------------------------------------------------------------------
 
 void FunctionGenerator::call(llvm::Value* target, const wasm::Signature& signature, bool tail) {
-  std::vector<llvm::Value*> arguments(signature.params.size());
-  for (size_t i = arguments.size(); i-- > 0;) arguments[i] = pop();
+  std::vector<llvm::Value*> values(signature.params.size());
+  for (size_t i = values.size(); i-- > 0;) values[i] = pop();
+  std::vector<llvm::Value*> arguments;
+  for (uint32_t i : wasm::register_parameters(signature)) arguments.push_back(std::exchange(values[i], nullptr));
+  for (uint32_t i = 0; i < values.size(); ++i)
+    if (values[i]) g_.store_cell(values[i], i);
   llvm::CallInst* result = b_.CreateCall(g_.function_type(signature), target, arguments);
-  result->setCallingConv(llvm::CallingConv::Tail);
+  // An ordinary call keeps its frame, also where LLVM could reuse it: recursion must exhaust the stack.
+  result->setTailCallKind(tail ? llvm::CallInst::TCK_Tail : llvm::CallInst::TCK_NoTail);
   if (tail) {
-    // The callee leaves results beyond the first in the cells where our own caller looks for them.
-    result->setTailCallKind(llvm::CallInst::TCK_MustTail);
+    // No arguments lie on the stack, so every tail call becomes a jump. The callee leaves results beyond the first in
+    // the cells where our own caller looks for them.
     if (signature.results.empty()) {
       b_.CreateRetVoid();
     } else {
@@ -466,7 +478,8 @@ llvm::Value* FunctionGenerator::extended(llvm::Value* value) {
 void FunctionGenerator::builtin(Builtin which, std::initializer_list<llvm::Value*> operands) {
   uint32_t cell = 0;
   for (llvm::Value* operand : operands) g_.store_cell(extended(operand), cell++);
-  b_.CreateCall(g_.stub(wasm::Stub::kHostCall), {b_.getInt32(static_cast<uint32_t>(which))});
+  b_.CreateCall(g_.stub(wasm::Stub::kHostCall), {b_.getInt32(static_cast<uint32_t>(which))})
+      ->setTailCallKind(llvm::CallInst::TCK_NoTail);
 }
 
 llvm::Value* FunctionGenerator::table_size(uint32_t table) {

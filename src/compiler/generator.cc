@@ -60,7 +60,7 @@ llvm::Type* Generator::type_of(ValueType type) const {
 
 llvm::FunctionType* Generator::function_type(const wasm::Signature& signature) const {
   std::vector<llvm::Type*> params;
-  for (ValueType type : signature.params) params.push_back(type_of(type));
+  for (uint32_t i : wasm::register_parameters(signature)) params.push_back(type_of(signature.params[i]));
   llvm::Type* result =
       signature.results.empty() ? llvm::Type::getVoidTy(context_) : type_of(signature.results.front());
   return llvm::FunctionType::get(result, params, false);
@@ -78,7 +78,6 @@ llvm::Function* Generator::function(uint32_t index) {
   llvm::Function*& entry = functions_[index];
   if (!entry) {
     entry = declare(function_type(info_.signature_of(index)), function_symbol(index));
-    entry->setCallingConv(llvm::CallingConv::Tail);
     entry->setDoesNotThrow();
   }
   return entry;
@@ -95,9 +94,8 @@ llvm::Function* Generator::stub(wasm::Stub stub) {
   return function;
 }
 
-llvm::Function* Generator::define(llvm::FunctionType* type, const std::string& name, bool guest_convention) {
+llvm::Function* Generator::define(llvm::FunctionType* type, const std::string& name) {
   llvm::Function* function = declare(type, name);
-  if (guest_convention) function->setCallingConv(llvm::CallingConv::Tail);
   function->setDoesNotThrow();
   function->setUWTableKind(llvm::UWTableKind::Async);
   function->addFnAttr(llvm::Attribute::NullPointerIsValid);
@@ -105,7 +103,6 @@ llvm::Function* Generator::define(llvm::FunctionType* type, const std::string& n
   function->addFnAttr("no-realign-stack");
   function->addFnAttr("frame-pointer", "none");
   function->addFnAttr("probe-stack", "inline-asm");
-  function->addFnAttr("disable-tail-calls", "true");
   function->setAlignment(llvm::Align(16));
   return function;
 }
@@ -129,13 +126,14 @@ std::unique_ptr<llvm::Module> Generator::generate(const Part& part) {
   return std::move(module_);
 }
 
-// A function whose body is elsewhere: arguments to cells, the stub, the first result from its cell. The other results
+// A function whose body is elsewhere: its register arguments to cells, where the others are already, the stub, the first result from its cell. The other results
 // are where the caller looks for them.
 void Generator::import_wrapper(uint32_t function, llvm::Function* target, wasm::Stub stub_kind, uint32_t number) {
   const wasm::Signature& signature = info_.signature_of(function);
   begin_body(target);
-  for (uint32_t i = 0; i < signature.params.size(); ++i) store_cell(target->getArg(i), i);
-  b_.CreateCall(stub(stub_kind), {b_.getInt32(number)});
+  unsigned argument = 0;
+  for (uint32_t i : wasm::register_parameters(signature)) store_cell(target->getArg(argument++), i);
+  b_.CreateCall(stub(stub_kind), {b_.getInt32(number)})->setTailCallKind(llvm::CallInst::TCK_NoTail);
   if (signature.results.empty()) {
     b_.CreateRetVoid();
   } else {
@@ -147,13 +145,13 @@ void Generator::import_wrapper(uint32_t function, llvm::Function* target, wasm::
 void Generator::trampoline(uint32_t type) {
   const wasm::Signature& signature = info_.types[type];
   llvm::Function* target =
-      define(llvm::FunctionType::get(b_.getVoidTy(), {i64_}, false), trampoline_symbol(type), false);
+      define(llvm::FunctionType::get(b_.getVoidTy(), {i64_}, false), trampoline_symbol(type));
   begin_body(target);
   std::vector<llvm::Value*> arguments;
-  for (uint32_t i = 0; i < signature.params.size(); ++i) arguments.push_back(load_cell(signature.params[i], i));
+  for (uint32_t i : wasm::register_parameters(signature)) arguments.push_back(load_cell(signature.params[i], i));
   llvm::Value* code = b_.CreateIntToPtr(target->getArg(0), b_.getPtrTy());
   llvm::CallInst* call = b_.CreateCall(function_type(signature), code, arguments);
-  call->setCallingConv(llvm::CallingConv::Tail);
+  call->setTailCallKind(llvm::CallInst::TCK_NoTail);
   if (!signature.results.empty()) store_cell(call, 0);
   b_.CreateRetVoid();
 }

@@ -5,7 +5,7 @@
 //   uses ordinary pointers, because LLVM's fast instruction selector refuses the address space.
 // - Locals are SSA values from the start. A first walk notes which locals each block assigns; only those meet in phis.
 // - Traps: a load whose value nobody uses is made volatile (keep_dead_loads), so that it still faults; every other load
-//   stays ordinary and can be vectorised. Recursion keeps its frames ("disable-tail-calls").
+//   stays ordinary and can be vectorised. Recursion keeps its frames: ordinary calls are marked notail.
 // - NaNs: an operation with a constant that LLVM would fold to its other operand (x * 1.0, x - 0.0) takes the constant
 //   from read-only data that LLVM may not look into, so that a signalling NaN is quieted as the specification says.
 // - No function calls anything but functions of the module and the stubs of wasm/abi.h; nothing is ever allocated on
@@ -49,11 +49,12 @@ class Generator {
   friend class FunctionGenerator;
 
   llvm::Type* type_of(wasm::ValueType type) const;
+  // Only the parameters that travel in registers; the others are in their cells.
   llvm::FunctionType* function_type(const wasm::Signature& signature) const;
   llvm::Function* declare(llvm::FunctionType* type, const std::string& name);
   llvm::Function* function(uint32_t index);
   llvm::Function* stub(wasm::Stub stub);
-  llvm::Function* define(llvm::FunctionType* type, const std::string& name, bool guest_convention = true);
+  llvm::Function* define(llvm::FunctionType* type, const std::string& name);
 
   void import_wrapper(uint32_t function, llvm::Function* target, wasm::Stub stub, uint32_t number);
   void trampoline(uint32_t type);

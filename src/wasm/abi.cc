@@ -4,6 +4,20 @@
 
 namespace spore::wasm {
 
+std::vector<uint32_t> register_parameters(const Signature& signature) {
+  std::vector<uint32_t> indices;
+  unsigned integers = 6, vectors = 8;
+  for (uint32_t i = 0; i < signature.params.size(); ++i) {
+    const ValueType type = signature.params[i];
+    const bool vector = type == ValueType::kF32 || type == ValueType::kF64 || type == ValueType::kV128;
+    unsigned& left = vector ? vectors : integers;
+    if (left == 0) continue;
+    --left;
+    indices.push_back(i);
+  }
+  return indices;
+}
+
 Result<InstanceLayout> instance_layout(const ModuleInfo& info) {
   InstanceLayout layout;
   int64_t at = kCellsOffset;

@@ -16,8 +16,9 @@
 // Nothing in a slot is a host address. Table entries and references are offsets into the code arena, which lies at the
 // same address in every process; return addresses on the native stack point into the arena.
 //
-// An instance's code is called in one convention (LLVM's tailcc). Arguments and results that cross between guest and
-// host, and results of a wasm function beyond the first, travel in cells of 16 bytes.
+// All functions are called alike: the System V convention, but no argument is ever on the stack. What does not fit into
+// its registers (register_parameters) travels in cells of 16 bytes, by position, as do results beyond the first, and all
+// arguments and results between guest and host.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +28,7 @@
 
 namespace spore::wasm {
 
-constexpr uint32_t kAbiVersion = 1;
+constexpr uint32_t kAbiVersion = 2;
 
 // ---- the slot -------------------------------------------------------------------------------------------------------
 constexpr int64_t kSlotBelowBytes = 256ll << 20;       // reserved below M: guard, stack, tables, globals, header
@@ -87,6 +88,10 @@ struct Cell {
 static_assert(sizeof(Cell) == 16);
 constexpr int64_t kCellsOffset = -512;
 constexpr uint32_t kNearCells = 16;
+
+// Indices of the parameters that travel in registers: the first six integers and references, the first eight floats and
+// vectors. Parameter i of the others is in cell i when the function begins.
+std::vector<uint32_t> register_parameters(const Signature& signature);
 
 struct InstanceLayout {
   std::vector<int64_t> globals;  // of each global's value; for an imported mutable global, of an i64 offset to its value
