@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <vector>
 
 #include "host/streams.h"
 #include "host/wasi.h"
@@ -142,6 +143,40 @@ Status write_device(HostCall& call, Descriptor& device, const Buffers& buffers, 
   return finish_io(call, result, nwritten);
 }
 
+// As a blocking write does it: the whole, however often the reader makes it wait. Short only where the guest asked not to
+// wait, or where an error follows.
+Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, const Buffers& buffers,
+                    GuestPtr<uint32_t> nwritten) {
+  PendingCall& pending = state_of(call).pending;
+  uint64_t done = pending.active ? std::min(pending.bytes_done, buffers.size_bytes()) : 0;
+  pending = {};
+  std::vector<iovec> rest(buffers.list().begin(), buffers.list().end());
+  auto first = rest.begin();
+  const auto skip = [&](uint64_t bytes) {
+    for (; first != rest.end() && bytes >= first->iov_len; ++first) bytes -= first->iov_len;
+    if (first == rest.end()) return;
+    first->iov_base = static_cast<uint8_t*>(first->iov_base) + bytes;
+    first->iov_len -= bytes;
+  };
+  skip(done);
+  while (done < buffers.size_bytes()) {
+    const IoResult result = write_without_blocking(stream, {first, rest.end()});
+    if (result.error == EAGAIN && !(descriptor.flags & fdflags::kNonblock)) {
+      pending.active = true;
+      pending.bytes_done = done;
+      return call.park({.fd = stream, .events = POLLOUT});
+    }
+    if (result.error) {
+      if (done == 0) return errno_of(result.error);
+      break;
+    }
+    if (result.count == 0) break;
+    done += result.count;
+    skip(result.count);
+  }
+  return transferred(call, nwritten, done);
+}
+
 Status write_output(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
   HostState& state = state_of(call);
   const size_t before = state.output.size();
@@ -214,10 +249,7 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
     case Kind::kStderr: {
       const int stream = stream_fd(state, descriptor.kind);
       if (stream >= 0) {
-        if (buffers.size_bytes() == 0) return transferred(call, nwritten, 0);
-        const IoResult result = write_without_blocking(stream, buffers.list());
-        if (result.error == EAGAIN) return would_block(call, descriptor, stream, POLLOUT);
-        return finish_io(call, result, nwritten);
+        return write_stream(call, descriptor, stream, buffers, nwritten);
       }
       return descriptor.kind == Kind::kStdout ? write_output(call, buffers, nwritten)
                                               : write_log(call, buffers, nwritten);
