@@ -19,7 +19,7 @@ class Contender {
   virtual Result<Sample> run(size_t kernel) = 0;
 };
 
-// `folder` holds NAME.v2.so, NAME.v3.so, NAME.scalar.wasm and NAME.simd.wasm for each of `kernels`.
+// `folder` holds NAME.native.so, NAME.v3.so, NAME.scalar.wasm and NAME.simd.wasm for each of `kernels`.
 struct Kernels {
   std::string folder;
   std::vector<std::string> names;

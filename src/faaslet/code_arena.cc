@@ -1,6 +1,7 @@
 #include "faaslet/code_arena.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -73,6 +74,7 @@ struct CodeArena::State {
     uint64_t instances = 0;  // of cross-instance objects, which are loaded many times over
   };
   Guarded<Index> index;
+  Guarded<UniqueFd> perf_map;
 };
 
 Result<std::unique_ptr<CodeArena>> CodeArena::reserve(ByteSpan placement_key) {
@@ -174,7 +176,28 @@ Result<std::shared_ptr<const LoadedObject>> CodeArena::load(wasm::Object object)
   if (loaded->object_.cross_instance)
     for (uint32_t start : loaded->object_.references) loaded->starts_.push_back({start, -1});
   std::sort(loaded->starts_.begin(), loaded->starts_.end());
+  if (auto perf_map = state_->perf_map.lock(); perf_map->valid()) TRY(write_all(perf_map->get(), as_bytes(perf_lines(*loaded))));
   return loaded;
+}
+
+// "ADDRESS SIZE NAME", hexadecimal, a line for each function.
+std::string CodeArena::perf_lines(const LoadedObject& object) {
+  std::string lines;
+  for (size_t i = 0; i < object.starts_.size(); ++i) {
+    const auto [start, function] = object.starts_[i];
+    const uint64_t end = i + 1 < object.starts_.size() ? object.starts_[i + 1].first
+                                                       : object.descriptors_offset_;
+    const std::string name = function < 0 ? "trampoline" : object.module().function_name(static_cast<uint32_t>(function));
+    lines += fmt::format("{:x} {:x} {}\n", object.base_ + start, end - start, name);
+  }
+  return lines;
+}
+
+Result<void> CodeArena::write_perf_map(const std::filesystem::path& path) {
+  UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600));
+  if (!file.valid()) return fail_errno("create " + path.string());
+  *state_->perf_map.lock() = std::move(file);
+  return {};
 }
 
 void CodeArena::unload(LoadedObject& object) {

@@ -6,6 +6,7 @@
 // write-sealed memory file, never writable and executable at once, and stays mapped while anybody holds it.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <utility>
@@ -74,6 +75,10 @@ class CodeArena {
   // kResourceExhausted when no probe finds room. Any thread.
   Result<std::shared_ptr<const LoadedObject>> load(wasm::Object object);
 
+  // From now on, tells perf the names of the functions that are loaded: a line each in this file (perf looks for
+  // /tmp/perf-PID.map).
+  Result<void> write_perf_map(const std::filesystem::path& path);
+
   uint64_t used_bytes() const;
   size_t objects() const;
 
@@ -83,6 +88,7 @@ class CodeArena {
   CodeArena() = default;
   void unload(LoadedObject& object);
   const LoadedObject* find(uint64_t address) const;
+  static std::string perf_lines(const LoadedObject& object);
 
   struct State;
   std::unique_ptr<State> state_;
