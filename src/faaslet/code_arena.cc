@@ -176,7 +176,8 @@ Result<std::shared_ptr<const LoadedObject>> CodeArena::load(wasm::Object object)
   if (loaded->object_.cross_instance)
     for (uint32_t start : loaded->object_.references) loaded->starts_.push_back({start, -1});
   std::sort(loaded->starts_.begin(), loaded->starts_.end());
-  if (auto perf_map = state_->perf_map.lock(); perf_map->valid()) TRY(write_all(perf_map->get(), as_bytes(perf_lines(*loaded))));
+  auto perf_map = state_->perf_map.lock();
+  if (perf_map->valid()) TRY(write_all(perf_map->get(), as_bytes(perf_lines(*loaded))));
   return loaded;
 }
 
