@@ -49,7 +49,7 @@ class Faaslet {
   uint8_t* memory() const { return slot_.memory(); }
   uint64_t memory_bytes() const { return header().memory_size_bytes; }
 
-  // Makes this again what it was when restored, for another call: whatever the guest wrote is dropped, and the mappings
+  // Makes this again what it was when restored, for another call: whatever the guest wrote is undone, and the mappings
   // stay. False where it cannot (further memories, a system call that failed): the slot must be cleared then.
   bool reset();
 

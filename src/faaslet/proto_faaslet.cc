@@ -126,6 +126,9 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
   mapping = {};
   if (::fcntl(proto->fd_.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
     return fail_errno("seal a Proto-Faaslet");
+  void* image = ::mmap(nullptr, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, proto->fd_.get(), 0);
+  if (image == MAP_FAILED) return fail_errno("map a Proto-Faaslet");
+  proto->image_ = Mapping(image, size);
   return proto;
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/fd.h"
+#include "base/mapping.h"
 #include "faaslet/code_arena.h"
 
 namespace spore::faaslet {
@@ -24,6 +25,9 @@ class ProtoFaaslet {
   // How far memory 0 may grow before it meets the windows, in bytes from M.
   int64_t window_floor() const { return window_floor_; }
 
+  // The image again, to read from: from layout().stack_bottom to the end of memory 0.
+  const uint8_t* image() const { return image_.data(); }
+
   // Makes an empty slot, by its M, a fresh copy. One mapping, whatever the size.
   Result<void> map_into(uint8_t* memory) const;
 
@@ -35,6 +39,7 @@ class ProtoFaaslet {
     uint32_t segment = 0;
   };
   std::shared_ptr<const LoadedObject> object_;
+  Mapping image_;
   UniqueFd fd_;  // from layout().stack_bottom to the end of memory 0
   uint64_t memory_bytes_ = 0;
   uint64_t memory_pages_max_ = 0;

@@ -333,7 +333,7 @@ TEST_F(HttpServer, BodiesOfAllRequestsHaveABudget) {
   EXPECT_EQ(client.receive().first, 503);
   EXPECT_EQ(ask("GET /big?5000 HTTP/1.1\r\nHost: x\r\n\r\n").first, 503);
   EXPECT_EQ(ask("GET /big?900 HTTP/1.1\r\nHost: x\r\n\r\n").first, 200);
-  EXPECT_EQ(server_->stats().memory_bytes, 0u);
+  while (server_->stats().memory_bytes != 0) std::this_thread::yield();  // given back a moment after the last byte
 }
 
 TEST_F(HttpServer, MoreConnectionsThanAllowedAreTurnedAway) {

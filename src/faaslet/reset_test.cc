@@ -1,0 +1,135 @@
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/mapping.h"
+#include "faaslet/page_scan.h"
+#include "support/runtime.h"
+
+namespace spore::faaslet {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+// Exports: touch(begin, end, step) writes to memory, grow(pages), and dirty(), which changes a global and a table.
+testing::Ready module() {
+  auto ready = testing::prepare(R"((module
+    (memory (export "memory") 40 100) (data (i32.const 5000) "image") (table 2 funcref) (global $g (mut i32) (i32.const 1))
+    (elem declare func $dirty)
+    (func (export "touch") (param $at i32) (param $end i32) (param $step i32)
+      (loop $again
+        (i32.store (local.get $at) (i32.const 0x55555555))
+        (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (local.get $step))) (local.get $end)))))
+    (func (export "grow") (param i32) (drop (memory.grow (local.get 0))))
+    (func $dirty (export "dirty") (global.set $g (i32.const 2)) (table.set 0 (i32.const 1) (ref.func $dirty)))
+    (func (export "stop") unreachable)))");
+  EXPECT_TRUE(ready.has_value()) << (ready ? "" : ready.error().message);
+  return *ready;
+}
+
+void expect_image(const Faaslet& faaslet, const testing::Ready& ready) {
+  const int64_t bottom = ready.object->layout().stack_bottom;
+  const uint64_t size = static_cast<uint64_t>(-bottom) + ready.proto->memory_bytes();
+  EXPECT_EQ(faaslet.memory_bytes(), ready.proto->memory_bytes());
+  EXPECT_TRUE(std::equal(faaslet.memory() + bottom, faaslet.memory() + bottom + size, ready.proto->image()));
+}
+
+Outcome touch(Faaslet& faaslet, uint64_t begin, uint64_t end, uint64_t step) {
+  const wasm::Cell arguments[] = {{begin, 0}, {end, 0}, {step, 0}};
+  return testing::call(faaslet, "touch", arguments);
+}
+
+bool kernel_can_scan() {
+  alignas(kPage) static uint8_t page[kPage];
+  std::array<PageRange, 1> ranges;
+  return scan_copied_pages(reinterpret_cast<uint64_t>(page), reinterpret_cast<uint64_t>(page) + kPage, 2, ranges)
+      .has_value();
+}
+
+TEST(Reset, UndoesAFewPagesAndKeepsThemMapped) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  for (int round = 0; round < 3; ++round) {
+    testing::call(*faaslet, "dirty");
+    touch(*faaslet, 4096, 100'000, 40'000);
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+  // The page of 4096 was copied for the guest and is so still.
+  if (!kernel_can_scan()) GTEST_SKIP() << "PAGEMAP_SCAN needs Linux 6.7";
+  std::array<PageRange, 8> ranges;
+  const uint64_t page = reinterpret_cast<uint64_t>(faaslet->memory()) + kPage;
+  EXPECT_EQ(scan_copied_pages(page, page + kPage, 8, ranges), 1u);
+}
+
+TEST(Reset, UndoesManyPages) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  for (const uint64_t step : {uint64_t{4}, kPage, 2 * kPage}) {
+    touch(*faaslet, 0, ready.proto->memory_bytes(), step);
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+}
+
+TEST(Reset, TakesGrownMemoryAway) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  const uint64_t size = ready.proto->memory_bytes();
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(touch(*faaslet, size, size + 4, 4).trap.kind, wasm::TrapKind::kMemoryOutOfBounds);
+    const wasm::Cell pages{20, 0};
+    testing::call(*faaslet, "grow", {&pages, 1});
+    EXPECT_EQ(touch(*faaslet, size - 8, size + 100'000, 4).kind, Outcome::Kind::kReturned);
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+}
+
+TEST(Reset, FollowsATrap) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  EXPECT_EQ(testing::call(*faaslet, "stop").kind, Outcome::Kind::kTrapped);
+  ASSERT_TRUE(faaslet->reset());
+  expect_image(*faaslet, ready);
+  EXPECT_EQ(testing::call(*faaslet, "dirty").kind, Outcome::Kind::kReturned);
+}
+
+TEST(PageScan, FindsWhatWasWrittenAndNothingElse) {
+  if (!kernel_can_scan()) GTEST_SKIP() << "PAGEMAP_SCAN needs Linux 6.7";
+  auto fd = make_memfd("page scan test", Bytes(16 * kPage, 1));
+  ASSERT_TRUE(fd.has_value());
+  void* at = ::mmap(nullptr, 16 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd->get(), 0);
+  ASSERT_NE(at, MAP_FAILED);
+  const Mapping mapping(at, 16 * kPage);
+  uint8_t* const data = mapping.data();
+  const auto begin = reinterpret_cast<uint64_t>(data);
+  std::array<PageRange, 4> ranges;
+  for (size_t page = 0; page < 16; ++page) EXPECT_EQ(static_cast<volatile uint8_t*>(data)[page * kPage], 1);
+  EXPECT_EQ(scan_copied_pages(begin, begin + 16 * kPage, 16, ranges), 0u);
+  data[3 * kPage] = data[4 * kPage + 5] = data[9 * kPage] = 2;
+  ASSERT_EQ(scan_copied_pages(begin, begin + 16 * kPage, 16, ranges), 2u);
+  EXPECT_EQ(ranges[0].begin, begin + 3 * kPage);
+  EXPECT_EQ(ranges[0].end, begin + 5 * kPage);
+  EXPECT_EQ(ranges[1].begin, begin + 9 * kPage);
+}
+
+TEST(PageScan, SaysNothingWhereItIsTooMuch) {
+  if (!kernel_can_scan()) GTEST_SKIP() << "PAGEMAP_SCAN needs Linux 6.7";
+  auto fd = make_memfd("page scan test", Bytes(16 * kPage, 1));
+  ASSERT_TRUE(fd.has_value());
+  void* at = ::mmap(nullptr, 16 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd->get(), 0);
+  ASSERT_NE(at, MAP_FAILED);
+  const Mapping mapping(at, 16 * kPage);
+  const auto begin = reinterpret_cast<uint64_t>(mapping.data());
+  for (size_t page = 0; page < 16; page += 2) mapping.data()[page * kPage] = 2;
+  std::array<PageRange, 8> ranges;
+  EXPECT_EQ(scan_copied_pages(begin, begin + 16 * kPage, 16, std::span(ranges).first(4)), std::nullopt);
+  EXPECT_EQ(scan_copied_pages(begin, begin + 16 * kPage, 4, ranges), std::nullopt);
+  EXPECT_EQ(scan_copied_pages(begin, begin + 15 * kPage, 16, ranges), 8u);
+}
+
+}  // namespace
+}  // namespace spore::faaslet
