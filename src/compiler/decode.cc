@@ -3,6 +3,7 @@
 #include <wabt/binary-reader-ir.h>
 #include <wabt/binary-reader.h>
 #include <wabt/cast.h>
+#include <wabt/interp/binary-reader-interp.h>
 #include <wabt/leb128.h>
 #include <wabt/utf8.h>
 #include <wabt/validator.h>
@@ -233,9 +234,16 @@ Result<Decoded> decode(ByteSpan wasm, uint32_t proposals) {
   wabt::Errors errors;
   const wabt::ReadBinaryOptions options(features, nullptr, /*read_debug_names=*/true, /*stop_on_first_error=*/true,
                                         /*fail_on_custom_section_error=*/false);
+  // First the reader that validates as it goes: the one that builds the module's tree takes a valid module for granted
+  // in places, and would abort on some that are not.
+  {
+    wabt::interp::ModuleDesc unused;
+    if (wabt::Failed(wabt::interp::ReadBinaryInterp("module", wasm.data(), wasm.size(), options, &errors, &unused)))
+      return invalid(errors);
+  }
+  TRY(check_custom_sections(wasm));
   if (wabt::Failed(wabt::ReadBinaryIr("module", wasm.data(), wasm.size(), options, &errors, out.module.get())))
     return invalid(errors);
-  TRY(check_custom_sections(wasm));
   if (wabt::Failed(wabt::ValidateModule(out.module.get(), &errors, wabt::ValidateOptions(features))))
     return invalid(errors);
   ASSIGN_OR_RETURN(out.info, module_info(*out.module));
