@@ -38,10 +38,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   void write() {
-    asio::async_write(socket_, asio::buffer(kResponse),
-                      [self = shared_from_this()](beast::error_code error, size_t) {
-                        if (!error) self->read();
-                      });
+    asio::async_write(socket_, asio::buffer(kResponse), [self = shared_from_this()](beast::error_code error, size_t) {
+      if (!error) self->read();
+    });
   }
 
   tcp::socket socket_;

@@ -19,8 +19,8 @@ std::string describe(const Values&... values) {
 }  // namespace internal
 }  // namespace spore
 
-#define CHECK(condition, ...)                                                                                \
-  do {                                                                                                       \
-    if (!(condition)) [[unlikely]]                                                                           \
-      ::spore::check_failed(__FILE__, __LINE__, #condition, ::spore::internal::describe(__VA_ARGS__));       \
+#define CHECK(condition, ...)                                                                          \
+  do {                                                                                                 \
+    if (!(condition)) [[unlikely]]                                                                     \
+      ::spore::check_failed(__FILE__, __LINE__, #condition, ::spore::internal::describe(__VA_ARGS__)); \
   } while (0)

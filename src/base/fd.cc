@@ -18,8 +18,9 @@ void UniqueFd::reset(int fd) {
 Result<Bytes> read_all(int fd, uint64_t size_max_bytes) {
   Bytes out;
   size_t used = 0;
-  struct stat info {};
-  if (::fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) out.resize(std::min<uint64_t>(info.st_size, size_max_bytes) + 1);
+  struct stat info{};
+  if (::fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
+    out.resize(std::min<uint64_t>(info.st_size, size_max_bytes) + 1);
   for (;;) {
     if (used == out.size()) out.resize(std::max<size_t>(64 << 10, out.size() * 2));
     const ssize_t n = ::read(fd, out.data() + used, out.size() - used);
@@ -55,8 +56,8 @@ Result<void> write_all(int fd, ByteSpan bytes) {
 Result<void> write_file_atomically(const std::filesystem::path& path, ByteSpan bytes) {
   static std::atomic<uint64_t> next{0};  // a name for the temporary file, unique in this process
   const auto folder = path.parent_path();
-  const auto temporary =
-      folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + "." + std::to_string(next++) + ".tmp");
+  const auto temporary = folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + "." +
+                                   std::to_string(next++) + ".tmp");
   auto give_up = [&](const char* what) {
     auto error = fail_errno(std::string(what) + " " + temporary.string());
     ::unlink(temporary.c_str());

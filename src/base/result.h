@@ -55,13 +55,11 @@ std::unexpected<Error> fail_errno(std::string_view what);
 #define SPORE_JOIN(a, b) SPORE_JOIN2(a, b)
 
 // TRY(expr): passes an error up. ASSIGN_OR_RETURN(auto x, expr): passes it up, or binds the value.
-#define TRY(expression)                                                        \
-  do {                                                                         \
-    if (auto try_result = (expression); !try_result)                           \
-      return std::unexpected(std::move(try_result).error());                   \
+#define TRY(expression)                                                                                     \
+  do {                                                                                                      \
+    if (auto try_result = (expression); !try_result) return std::unexpected(std::move(try_result).error()); \
   } while (0)
-#define ASSIGN_OR_RETURN(declaration, expression)                              \
-  auto SPORE_JOIN(result_, __LINE__) = (expression);                           \
-  if (!SPORE_JOIN(result_, __LINE__))                                          \
-    return std::unexpected(std::move(SPORE_JOIN(result_, __LINE__)).error());  \
+#define ASSIGN_OR_RETURN(declaration, expression)                                                               \
+  auto SPORE_JOIN(result_, __LINE__) = (expression);                                                            \
+  if (!SPORE_JOIN(result_, __LINE__)) return std::unexpected(std::move(SPORE_JOIN(result_, __LINE__)).error()); \
   declaration = std::move(*SPORE_JOIN(result_, __LINE__))

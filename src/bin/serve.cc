@@ -195,17 +195,13 @@ Result<void> serve(const ServeOptions& options) {
   api.drain();
   worker.drain();
   server->drain();
-  const auto idle = [&] {
-    return worker.stats().idle() && api.pending() == 0;
-  };
+  const auto idle = [&] { return worker.stats().idle() && api.pending() == 0; };
   if (!wait_until(signals, steady_clock::now() + milliseconds(options.drain_timeout_ms), idle)) {
     std::fprintf(stderr, "spore: calls still run after %u ms; they are cancelled\n", options.drain_timeout_ms);
     worker.cancel_all();
   }
   api.finish();
-  const auto all_answered = [&] {
-    return worker.stats().idle() && server->stats().open == 0;
-  };
+  const auto all_answered = [&] { return worker.stats().idle() && server->stats().open == 0; };
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
   worker.cancel_all();  // what finish() still handed over
   server->stop();

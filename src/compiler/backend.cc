@@ -38,8 +38,8 @@ std::unique_ptr<llvm::TargetMachine> target_machine(const Options& options) {
   const bool fast = options.tier == wasm::Tier::kFast;
   if (fast) target_options.EnableFastISel = true;
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
-      kTriple, target_cpu(options), target_features(options), target_options, llvm::Reloc::PIC_,
-      llvm::CodeModel::Small, fast ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
+      kTriple, target_cpu(options), target_features(options), target_options, llvm::Reloc::PIC_, llvm::CodeModel::Small,
+      fast ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
   CHECK(machine);
   if (fast) machine->setFastISel(true);
   return machine;
@@ -66,8 +66,7 @@ void optimise(llvm::Module& module, llvm::TargetMachine& machine) {
   llvm::ModulePassManager passes;
   passes.addPass(llvm::createModuleToFunctionPassAdaptor(
       builder.buildFunctionSimplificationPipeline(llvm::OptimizationLevel::O2, llvm::ThinOrFullLTOPhase::None)));
-  passes.addPass(
-      builder.buildModuleOptimizationPipeline(llvm::OptimizationLevel::O2, llvm::ThinOrFullLTOPhase::None));
+  passes.addPass(builder.buildModuleOptimizationPipeline(llvm::OptimizationLevel::O2, llvm::ThinOrFullLTOPhase::None));
   passes.run(module, modules);
 }
 
@@ -75,9 +74,7 @@ void optimise(llvm::Module& module, llvm::TargetMachine& machine) {
 
 std::string target_cpu(const Options& options) { return std::string(wasm::to_string(options.cpu_level)); }
 
-std::string target_features(const Options& options) {
-  return options.tier == wasm::Tier::kFast ? "+fsgsbase" : "";
-}
+std::string target_features(const Options& options) { return options.tier == wasm::Tier::kFast ? "+fsgsbase" : ""; }
 
 void prepare_module(llvm::Module& module, const Options& options) {
   const auto machine = target_machine(options);

@@ -11,8 +11,8 @@
 #include <llvm/MC/MCRegisterInfo.h>
 #include <llvm/MC/MCSubtargetInfo.h>
 #include <llvm/MC/TargetRegistry.h>
-#include <llvm/Support/raw_ostream.h>
 #include <llvm/Support/TargetSelect.h>
+#include <llvm/Support/raw_ostream.h>
 
 #include <algorithm>
 #include <set>
@@ -54,8 +54,8 @@ class Checker {
     assembly_.reset(target->createMCAsmInfo(*registers_, kTriple, llvm::MCTargetOptions()));
     instructions_.reset(target->createMCInstrInfo());
     subtarget_.reset(target->createMCSubtargetInfo(kTriple, wasm::to_string(object.cpu_level), "+fsgsbase"));
-    context_ = std::make_unique<llvm::MCContext>(llvm::Triple(kTriple), assembly_.get(), registers_.get(),
-                                                 subtarget_.get());
+    context_ =
+        std::make_unique<llvm::MCContext>(llvm::Triple(kTriple), assembly_.get(), registers_.get(), subtarget_.get());
     disassembler_.reset(target->createMCDisassembler(*subtarget_, *context_));
     printer_.reset(target->createMCInstPrinter(llvm::Triple(kTriple), 0, *assembly_, *instructions_, *registers_));
     analysis_.reset(target->createMCInstrAnalysis(instructions_.get()));
@@ -78,7 +78,8 @@ class Checker {
     starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
     const uint32_t end = static_cast<uint32_t>(wasm::kStubPageBytes + object_.code.size());
     if (starts.empty()) return {};
-    if (starts.front() < wasm::kStubPageBytes || starts.back() >= end) return violation(0, "a function outside the code");
+    if (starts.front() < wasm::kStubPageBytes || starts.back() >= end)
+      return violation(0, "a function outside the code");
     for (size_t i = 0; i < starts.size(); ++i)
       TRY(check_function(starts[i], i + 1 < starts.size() ? starts[i + 1] : end));
     return {};
@@ -116,14 +117,16 @@ class Checker {
     f.is_stack_adjustment = any({"ADD64ri", "SUB64ri", "ADD64i32", "SUB64i32"});
     f.is_compare = any({"CMP64", "TEST64"});
     f.is_push_pop = any({"PUSH64r", "POP64r"});
-    f.forbidden = any({"SYSCALL", "SYSENTER", "SYSEXIT", "SYSRET", "INT", "IRET", "INSB", "INSL", "INSW", "OUT", "IN8", "IN16", "IN32",
-                       "HLT", "CLI", "STI", "CLD", "STD", "WRGSBASE", "WRFSBASE", "RDFSBASE", "SWAPGS", "WRMSR",
-                       "RDMSR", "RDPMC", "RDTSC", "CPUID", "XGETBV", "XSETBV", "XSAVE", "XRSTOR", "FXSAVE", "FXRSTOR",
-                       "LDMXCSR", "VLDMXCSR", "STMXCSR", "VSTMXCSR", "FLDCW", "FNSTCW", "MOVSB", "MOVSW", "MOVSL",
-                       "MOVSQ", "STOS", "LODS", "SCAS", "CMPSB", "CMPSW", "CMPSL", "CMPSQ", "REP", "ENTER", "LEAVE",
-                       "FARCALL", "FARJMP", "LRET", "POPF", "PUSHF", "XBEGIN", "XEND", "XABORT", "RDPKRU", "WRPKRU",
-                       "VMCALL", "CLFLUSH", "CLZERO", "MONITOR", "MWAIT", "ENCLU", "SETSSBSY", "WRSS", "LOOP"}) &&
-                  !any({"INT3", "MOVSLDUP"});
+    f.forbidden =
+        any({"SYSCALL",  "SYSENTER", "SYSEXIT",  "SYSRET",  "INT",    "IRET",    "INSB",     "INSL",     "INSW",
+             "OUT",      "IN8",      "IN16",     "IN32",    "HLT",    "CLI",     "STI",      "CLD",      "STD",
+             "WRGSBASE", "WRFSBASE", "RDFSBASE", "SWAPGS",  "WRMSR",  "RDMSR",   "RDPMC",    "RDTSC",    "CPUID",
+             "XGETBV",   "XSETBV",   "XSAVE",    "XRSTOR",  "FXSAVE", "FXRSTOR", "LDMXCSR",  "VLDMXCSR", "STMXCSR",
+             "VSTMXCSR", "FLDCW",    "FNSTCW",   "MOVSB",   "MOVSW",  "MOVSL",   "MOVSQ",    "STOS",     "LODS",
+             "SCAS",     "CMPSB",    "CMPSW",    "CMPSL",   "CMPSQ",  "REP",     "ENTER",    "LEAVE",    "FARCALL",
+             "FARJMP",   "LRET",     "POPF",     "PUSHF",   "XBEGIN", "XEND",    "XABORT",   "RDPKRU",   "WRPKRU",
+             "VMCALL",   "CLFLUSH",  "CLZERO",   "MONITOR", "MWAIT",  "ENCLU",   "SETSSBSY", "WRSS",     "LOOP"}) &&
+        !any({"INT3", "MOVSLDUP"});
     const llvm::MCInstrDesc& description = instructions_->get(opcode);
     for (unsigned i = 0; i < description.getNumOperands(); ++i) {
       if (description.operands()[i].OperandType == llvm::MCOI::OPERAND_MEMORY) {
@@ -147,8 +150,8 @@ class Checker {
       }
       Decoded decoded;
       uint64_t size = 0;
-      const auto status = disassembler_->getInstruction(decoded.instruction, size,
-                                                        llvm::ArrayRef<uint8_t>(bytes, code_end - at), at, llvm::nulls());
+      const auto status = disassembler_->getInstruction(
+          decoded.instruction, size, llvm::ArrayRef<uint8_t>(bytes, code_end - at), at, llvm::nulls());
       if (status != llvm::MCDisassembler::Success || size == 0)
         return violation(begin, fmt::format("rule 1: undecodable bytes at {:#x}", at));
       decoded.address = at;
@@ -182,8 +185,8 @@ class Checker {
       uint64_t target = 0;
       if (analysis_->evaluateBranch(instruction, decoded.address, decoded.size, target)) {
         const bool in_code = target >= wasm::kStubPageBytes && target < code_end;
-        const bool in_stubs = target < static_cast<uint64_t>(wasm::Stub::kCount) * wasm::kStubBytes &&
-                              target % wasm::kStubBytes == 0;
+        const bool in_stubs =
+            target < static_cast<uint64_t>(wasm::Stub::kCount) * wasm::kStubBytes && target % wasm::kStubBytes == 0;
         if (!in_code && !in_stubs) return violation(function, "rule 2: leaves the object", decoded);
       }
     }

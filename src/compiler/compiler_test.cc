@@ -20,14 +20,19 @@ Bytes large_module() {
   std::string text = "(module (memory 1) (global $g (mut i32) (i32.const 0)) (table 64 funcref)";
   for (int i = 0; i < 2000; ++i) {
     const std::string n = std::to_string(i);
-    text += "(func $f" + n + " (param i32 i64 f64) (result i64) (local $x i64)"
-            "(local.set $x (i64.add (local.get 1) (i64.const " + n + ")))"
+    text += "(func $f" + n +
+            " (param i32 i64 f64) (result i64) (local $x i64)"
+            "(local.set $x (i64.add (local.get 1) (i64.const " +
+            n +
+            ")))"
             "(loop $l (i64.store (local.get 0) (i64.rotl (i64.load offset=8 (local.get 0)) (local.get $x)))"
             "(local.set 0 (i32.add (local.get 0) (i32.const 8)))"
-            "(global.set $g (i32.xor (global.get $g) (i32.trunc_sat_f64_s (f64.mul (local.get 2) (f64.const " + n +
+            "(global.set $g (i32.xor (global.get $g) (i32.trunc_sat_f64_s (f64.mul (local.get 2) (f64.const " +
+            n +
             ")))))"
             "(br_if $l (i32.lt_u (local.get 0) (i32.const 4096))))"
-            "(call $f" + std::to_string((i * 7 + 1) % 2000) + " (local.get 0) (local.get $x) (local.get 2)))";
+            "(call $f" +
+            std::to_string((i * 7 + 1) % 2000) + " (local.get 0) (local.get $x) (local.get 2)))";
   }
   return wasm_from_text(text + ")");
 }
@@ -76,17 +81,19 @@ TEST(Compiler, EveryTruncationIsRefusedOrCompiles) {
   EXPECT_GT(refused, module.size() - 8);  // a cut between sections may leave a whole, smaller module
 }
 
-// A name that runs past its section, and bodies of leftovers: libwabt's tree builder aborted on it. Found by decode_fuzz.
+// A name that runs past its section, and bodies of leftovers: libwabt's tree builder aborted on it. Found by
+// decode_fuzz.
 TEST(Compiler, AMalformedModuleDoesNotReachTheTreeBuilder) {
   const uint8_t module[] = {
-      0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x03, 0x08, 0x07, 0x00, 0x01, 0x04, 0x00, 0x00, 0x01, 0x02, 0x06, 0x08,
-      0x01, 0x7f, 0x01, 0x01, 0x80, 0x88, 0x04, 0x0b, 0x0a, 0xff, 0x00, 0x07, 0x48, 0x01, 0x03, 0x7f, 0x41, 0x21, 0x10, 0x81,
-      0x80, 0x80, 0x80, 0x00, 0x21, 0x00, 0x41, 0x02, 0x41, 0xdc, 0x00, 0xb8, 0x44, 0x8d, 0xb5, 0xa0, 0xf7, 0x80, 0x80, 0x80,
-      0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x41, 0x01, 0x4b, 0x0d, 0x00, 0x0b, 0x0b, 0x20, 0x00, 0x6a,
-      0x0b, 0x3a, 0x02, 0x40, 0x20, 0x04, 0x0b, 0x02, 0x00, 0x0b, 0x0e, 0x00, 0x10, 0x84, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00,
-      0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x80, 0x80, 0x00,
-      0xff, 0xff, 0xff, 0xff, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-      0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b,
+      0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x03, 0x08, 0x07, 0x00, 0x01, 0x04, 0x00, 0x00, 0x01, 0x02,
+      0x06, 0x08, 0x01, 0x7f, 0x01, 0x01, 0x80, 0x88, 0x04, 0x0b, 0x0a, 0xff, 0x00, 0x07, 0x48, 0x01, 0x03, 0x7f,
+      0x41, 0x21, 0x10, 0x81, 0x80, 0x80, 0x80, 0x00, 0x21, 0x00, 0x41, 0x02, 0x41, 0xdc, 0x00, 0xb8, 0x44, 0x8d,
+      0xb5, 0xa0, 0xf7, 0x80, 0x80, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x41, 0x01,
+      0x4b, 0x0d, 0x00, 0x0b, 0x0b, 0x20, 0x00, 0x6a, 0x0b, 0x3a, 0x02, 0x40, 0x20, 0x04, 0x0b, 0x02, 0x00, 0x0b,
+      0x0e, 0x00, 0x10, 0x84, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00,
+      0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x80, 0x80, 0x00, 0xff, 0xff, 0xff, 0xff, 0x80, 0x00,
+      0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00,
+      0x00, 0x00, 0x00, 0x00, 0x80, 0x0b, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x0b,
   };
   const auto result = compile(module, {});
   ASSERT_FALSE(result.has_value());
@@ -112,22 +119,20 @@ INSTANTIATE_TEST_SUITE_P(Tiers, Semantics, ::testing::Values(Tier::kFast, Tier::
 TEST_P(Semantics, SignallingNansAreQuietedByEveryOperation) {
   constexpr uint64_t kSignalling32 = 0x7fa00000, kQuiet32 = 0x00400000;
   constexpr uint64_t kSignalling64 = 0x7ff4000000000000, kQuiet64 = 0x0008000000000000;
-  for (const char* body : {"(f32.mul (local.get 0) (f32.const 1))", "(f32.mul (f32.const -1) (local.get 0))",
-                           "(f32.div (local.get 0) (f32.const 1))", "(f32.div (local.get 0) (f32.const -1))",
-                           "(f32.add (local.get 0) (f32.const -0))", "(f32.sub (local.get 0) (f32.const 0))",
-                           "(f32.sub (f32.const -0) (local.get 0))", "(f32.min (local.get 0) (f32.const 3))",
-                           "(f32.max (f32.const 3) (local.get 0))", "(f32.sqrt (local.get 0))",
-                           "(f32.ceil (local.get 0))", "(f32.nearest (local.get 0))",
-                           "(f32.demote_f64 (f64.promote_f32 (local.get 0)))",
-                           "(f32.demote_f64 (f64.neg (f64.promote_f32 (local.get 0))))"}) {
-    const std::string text =
-        std::string("(module (func (export \"f\") (param f32) (result f32) ") + body + "))";
+  for (const char* body :
+       {"(f32.mul (local.get 0) (f32.const 1))", "(f32.mul (f32.const -1) (local.get 0))",
+        "(f32.div (local.get 0) (f32.const 1))", "(f32.div (local.get 0) (f32.const -1))",
+        "(f32.add (local.get 0) (f32.const -0))", "(f32.sub (local.get 0) (f32.const 0))",
+        "(f32.sub (f32.const -0) (local.get 0))", "(f32.min (local.get 0) (f32.const 3))",
+        "(f32.max (f32.const 3) (local.get 0))", "(f32.sqrt (local.get 0))", "(f32.ceil (local.get 0))",
+        "(f32.nearest (local.get 0))", "(f32.demote_f64 (f64.promote_f32 (local.get 0)))",
+        "(f32.demote_f64 (f64.neg (f64.promote_f32 (local.get 0))))"}) {
+    const std::string text = std::string("(module (func (export \"f\") (param f32) (result f32) ") + body + "))";
     EXPECT_TRUE(run(text, {{kSignalling32, 0}}) & kQuiet32) << body;
   }
   for (const char* body : {"(f64.mul (local.get 0) (f64.const 1))", "(f64.sub (local.get 0) (f64.const 0))",
                            "(f64.min (local.get 0) (local.get 0))", "(f64.trunc (local.get 0))"}) {
-    const std::string text =
-        std::string("(module (func (export \"f\") (param f64) (result f64) ") + body + "))";
+    const std::string text = std::string("(module (func (export \"f\") (param f64) (result f64) ") + body + "))";
     EXPECT_TRUE(run(text, {{kSignalling64, 0}}) & kQuiet64) << body;
   }
 }
@@ -142,7 +147,9 @@ TEST_P(Semantics, TailCallsKeepTheStackFlat) {
         (else (return_call $odd (i64.sub (local.get 0) (i64.const 1))
           (i32.const 1) (i32.const 2) (i32.const 3) (i32.const 4) (i32.const 5) (i32.const 6) (i32.const 7)
           (i32.const 8)))))
-    (func (export "f") (result i32) (call $even (i64.const 3000000)))))", {})), 1u);
+    (func (export "f") (result i32) (call $even (i64.const 3000000)))))",
+                                      {})),
+            1u);
 }
 
 TEST_P(Semantics, ManyParametersAndResultsTravel) {
@@ -155,9 +162,13 @@ TEST_P(Semantics, ManyParametersAndResultsTravel) {
   std::string arguments, sum;
   for (int i = 0; i < 60; ++i) arguments += " (i64.const " + std::to_string(i * 100) + ")";
   for (int i = 0; i < 59; ++i) sum += " i64.add";
-  const std::string text = "(module (type $wide (func (param" + params + ") (result" + results + "))) (table funcref (elem $g))"
-                           "(func $g (type $wide)" + body + ")"
-                           "(func (export \"f\") (result i64) (call_indirect (type $wide)" + arguments + " (i32.const 0))" + sum + "))";
+  const std::string text = "(module (type $wide (func (param" + params + ") (result" + results +
+                           "))) (table funcref (elem $g))"
+                           "(func $g (type $wide)" +
+                           body +
+                           ")"
+                           "(func (export \"f\") (result i64) (call_indirect (type $wide)" +
+                           arguments + " (i32.const 0))" + sum + "))";
   EXPECT_EQ(run(text, {}), static_cast<uint64_t>(59 * 60 / 2 * 101));
 }
 

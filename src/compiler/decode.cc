@@ -1,5 +1,6 @@
 #include "compiler/decode.h"
 
+#include <fmt/format.h>
 #include <wabt/binary-reader-ir.h>
 #include <wabt/binary-reader.h>
 #include <wabt/cast.h>
@@ -7,8 +8,6 @@
 #include <wabt/leb128.h>
 #include <wabt/utf8.h>
 #include <wabt/validator.h>
-
-#include <fmt/format.h>
 
 namespace spore::compiler {
 
@@ -186,7 +185,8 @@ Result<void> check_custom_sections(ByteSpan wasm) {
   const uint8_t* const end = wasm.data() + wasm.size();
   const uint8_t* at = wasm.data() + kPreambleBytes;
   auto malformed = [&](const char* what) {
-    return fail(ErrorCode::kInvalidModule, fmt::format("at byte {:#x}: malformed custom section: {}", at - wasm.data(), what));
+    return fail(ErrorCode::kInvalidModule,
+                fmt::format("at byte {:#x}: malformed custom section: {}", at - wasm.data(), what));
   };
   while (at < end) {
     const bool custom = *at++ == 0;

@@ -155,7 +155,8 @@ void FunctionGenerator::place(Label& label, size_t stack_height) {
   go_to(label.block);
   auto meet = [&](auto&& value_of) -> llvm::Value* {
     llvm::Value* first = value_of(label.edges.front());
-    const bool same = std::all_of(label.edges.begin(), label.edges.end(), [&](Edge& e) { return value_of(e) == first; });
+    const bool same =
+        std::all_of(label.edges.begin(), label.edges.end(), [&](Edge& e) { return value_of(e) == first; });
     if (same) return first;
     llvm::PHINode* phi = b_.CreatePHI(first->getType(), static_cast<unsigned>(label.edges.size()));
     for (Edge& edge : label.edges)
@@ -215,10 +216,8 @@ void FunctionGenerator::if_else(const wabt::IfExpr& expr) {
   std::vector<llvm::Value*> locals;
   for (uint32_t local : assigned) locals.push_back(locals_[local]);
 
-  labels_.push_back({.block = new_block(),
-                     .arity = signature.result_types.size(),
-                     .assigned = &assigned,
-                     .handler = handler_});
+  labels_.push_back(
+      {.block = new_block(), .arity = signature.result_types.size(), .assigned = &assigned, .handler = handler_});
   llvm::BasicBlock* on_true = new_block();
   llvm::BasicBlock* on_false = new_block();
   b_.CreateCondBr(condition, on_true, on_false);
@@ -246,8 +245,8 @@ void FunctionGenerator::branch_table(const wabt::BrTableExpr& expr) {
   ++counts[expr.default_target.index()];
   for (const wabt::Var& target : expr.targets) ++counts[target.index()];
   for (const auto& [depth, count] : counts) branch_edge(label_at(depth), count);
-  llvm::SwitchInst* choice = b_.CreateSwitch(index, label_at(expr.default_target.index()).block,
-                                             static_cast<unsigned>(expr.targets.size()));
+  llvm::SwitchInst* choice =
+      b_.CreateSwitch(index, label_at(expr.default_target.index()).block, static_cast<unsigned>(expr.targets.size()));
   for (uint32_t i = 0; i < expr.targets.size(); ++i)
     choice->addCase(b_.getInt32(i), label_at(expr.targets[i].index()).block);
   reachable_ = false;
@@ -499,8 +498,7 @@ llvm::Value* FunctionGenerator::table_entry(uint32_t table, llvm::Value* index, 
   index = b_.CreateShl(index, 5);
   if (table >= info_.imported_tables)
     return b_.CreateConstGEP1_64(g_.i8_, g_.at(index), static_cast<uint64_t>(g_.layout_.tables[table]));
-  llvm::Value* base =
-      g_.load_own(g_.i64_, g_.at(g_.layout_.table_descriptors + 32 * int64_t{table}), g_.tag_header_);
+  llvm::Value* base = g_.load_own(g_.i64_, g_.at(g_.layout_.table_descriptors + 32 * int64_t{table}), g_.tag_header_);
   return g_.at(b_.CreateAdd(base, index));
 }
 
@@ -551,8 +549,7 @@ llvm::Value* FunctionGenerator::address(llvm::Value* index, uint64_t offset, uin
   llvm::Value* end = b_.CreateBinaryIntrinsic(llvm::Intrinsic::uadd_sat, start, b_.getInt64(size));
   trap_if(b_.CreateICmpUGT(end, memory_size(memory)), TrapKind::kMemoryOutOfBounds);
   if (memory == 0) return g_.at(start);
-  llvm::Value* base =
-      g_.load_own(g_.i64_, g_.at(g_.layout_.memory_descriptors + 32 * int64_t{memory}), g_.tag_header_);
+  llvm::Value* base = g_.load_own(g_.i64_, g_.at(g_.layout_.memory_descriptors + 32 * int64_t{memory}), g_.tag_header_);
   return g_.at(b_.CreateAdd(base, start));
 }
 
@@ -627,8 +624,8 @@ void FunctionGenerator::atomic(const wabt::Expr& expr) {
       llvm::BasicBlock* next = new_block();
       b_.CreateCondBr(fits, exchange, read);
       go_to(exchange);
-      llvm::Value* exchanged = b_.CreateExtractValue(
-          b_.CreateAtomicCmpXchg(pointer, narrow, replacement, align, kOrder, kOrder), 0);
+      llvm::Value* exchanged =
+          b_.CreateExtractValue(b_.CreateAtomicCmpXchg(pointer, narrow, replacement, align, kOrder, kOrder), 0);
       b_.CreateBr(next);
       go_to(read);
       llvm::LoadInst* current = b_.CreateAlignedLoad(narrow->getType(), pointer, align);
@@ -863,7 +860,8 @@ void FunctionGenerator::expression(const wabt::Expr& expr) {
       return;
     }
     case ExprType::DataDrop:
-      b_.CreateStore(b_.getInt8(1), g_.at(g_.layout_.data_dropped + int64_t{cast<wabt::DataDropExpr>(&expr)->var.index()}));
+      b_.CreateStore(b_.getInt8(1),
+                     g_.at(g_.layout_.data_dropped + int64_t{cast<wabt::DataDropExpr>(&expr)->var.index()}));
       return;
     case ExprType::ElemDrop:
       b_.CreateStore(b_.getInt8(1),
@@ -883,8 +881,8 @@ void FunctionGenerator::expression(const wabt::Expr& expr) {
       return;
     }
     case ExprType::TableGet: {
-      llvm::Value* entry = table_entry(cast<wabt::TableGetExpr>(&expr)->var.index(), extended(pop()),
-                                       TrapKind::kTableOutOfBounds);
+      llvm::Value* entry =
+          table_entry(cast<wabt::TableGetExpr>(&expr)->var.index(), extended(pop()), TrapKind::kTableOutOfBounds);
       push(g_.load_own(g_.i64_, b_.CreateConstGEP1_64(g_.i8_, entry, 24), g_.tag_table_));
       return;
     }

@@ -28,8 +28,8 @@ class FunctionGenerator {
     const std::vector<uint32_t>* assigned = nullptr;  // locals that may differ between the edges
     std::vector<llvm::PHINode*> phis;                 // of a loop: its parameters, then its assigned locals
     std::vector<Edge> edges;
-    Label* handler = nullptr;                  // where an exception goes that is thrown inside; null: to the caller
-    llvm::Value* caught_tag = nullptr;         // in a catch: what rethrow throws again
+    Label* handler = nullptr;           // where an exception goes that is thrown inside; null: to the caller
+    llvm::Value* caught_tag = nullptr;  // in a catch: what rethrow throws again
     std::vector<llvm::Value*> caught_payload;
   };
 
@@ -102,8 +102,8 @@ class FunctionGenerator {
   std::vector<llvm::Value*> locals_;
   std::vector<Label> labels_;
   bool reachable_ = true;
-  bool has_exceptions_;          // calls may come back with one
-  Label* handler_ = nullptr;     // of the innermost try around here
+  bool has_exceptions_;       // calls may come back with one
+  Label* handler_ = nullptr;  // of the innermost try around here
   llvm::BasicBlock* to_caller_ = nullptr;
   std::unordered_map<const void*, std::vector<uint32_t>> assigned_;
   std::map<wasm::TrapKind, llvm::BasicBlock*> trap_blocks_;

@@ -61,8 +61,7 @@ llvm::Type* Generator::type_of(ValueType type) const {
 llvm::FunctionType* Generator::function_type(const wasm::Signature& signature) const {
   std::vector<llvm::Type*> params;
   for (uint32_t i : wasm::register_parameters(signature)) params.push_back(type_of(signature.params[i]));
-  llvm::Type* result =
-      signature.results.empty() ? llvm::Type::getVoidTy(context_) : type_of(signature.results.front());
+  llvm::Type* result = signature.results.empty() ? llvm::Type::getVoidTy(context_) : type_of(signature.results.front());
   return llvm::FunctionType::get(result, params, false);
 }
 
@@ -84,8 +83,8 @@ llvm::Function* Generator::function(uint32_t index) {
 }
 
 llvm::Function* Generator::stub(wasm::Stub stub) {
-  llvm::Function* function = declare(llvm::FunctionType::get(b_.getVoidTy(), {i32_}, false),
-                                     kStubSymbols[static_cast<uint32_t>(stub)]);
+  llvm::Function* function =
+      declare(llvm::FunctionType::get(b_.getVoidTy(), {i32_}, false), kStubSymbols[static_cast<uint32_t>(stub)]);
   function->setDoesNotThrow();
   if (stub == wasm::Stub::kTrap) {
     function->setDoesNotReturn();
@@ -126,8 +125,8 @@ std::unique_ptr<llvm::Module> Generator::generate(const Part& part) {
   return std::move(module_);
 }
 
-// A function whose body is elsewhere: its register arguments to cells, where the others are already, the stub, the first result from its cell. The other results
-// are where the caller looks for them.
+// A function whose body is elsewhere: its register arguments to cells, where the others are already, the stub, the
+// first result from its cell. The other results are where the caller looks for them.
 void Generator::import_wrapper(uint32_t function, llvm::Function* target, wasm::Stub stub_kind, uint32_t number) {
   const wasm::Signature& signature = info_.signature_of(function);
   begin_body(target);
@@ -144,8 +143,7 @@ void Generator::import_wrapper(uint32_t function, llvm::Function* target, wasm::
 // void trampoline(u64 code): how the host calls a function of this type.
 void Generator::trampoline(uint32_t type) {
   const wasm::Signature& signature = info_.types[type];
-  llvm::Function* target =
-      define(llvm::FunctionType::get(b_.getVoidTy(), {i64_}, false), trampoline_symbol(type));
+  llvm::Function* target = define(llvm::FunctionType::get(b_.getVoidTy(), {i64_}, false), trampoline_symbol(type));
   begin_body(target);
   std::vector<llvm::Value*> arguments;
   for (uint32_t i : wasm::register_parameters(signature)) arguments.push_back(load_cell(signature.params[i], i));
@@ -184,9 +182,7 @@ void Generator::store_own(llvm::Value* value, llvm::Value* pointer, llvm::MDNode
 llvm::Value* Generator::load_cell(ValueType type, uint32_t index) {
   return load_own(type_of(type), at(layout_.cell(index)), tag_cell_);
 }
-void Generator::store_cell(llvm::Value* value, uint32_t index) {
-  store_own(value, at(layout_.cell(index)), tag_cell_);
-}
+void Generator::store_cell(llvm::Value* value, uint32_t index) { store_own(value, at(layout_.cell(index)), tag_cell_); }
 
 llvm::Value* Generator::hidden(llvm::Constant* constant) {
   llvm::GlobalVariable*& global = hidden_[{constant->getType(), constant}];

@@ -1,6 +1,7 @@
 // From a range of a module's functions to one LLVM module. What is generated, and why:
 //
-// - Memory, globals, tables and cells are addressed relative to GS (address space 256) by getelementptr from null, which
+// - Memory, globals, tables and cells are addressed relative to GS (address space 256) by getelementptr from null,
+// which
 //   keeps scalar evolution and so vectorisation; never by inttoptr. The fast tier reads GS.base once per function and
 //   uses ordinary pointers, because LLVM's fast instruction selector refuses the address space.
 // - Locals are SSA values from the start. A first walk notes which locals each block assigns; only those meet in phis.

@@ -67,8 +67,8 @@ Result<void> add_unwind_rows(ByteSpan frames, uint64_t address, std::vector<wasm
     return fail(ErrorCode::kInternal, "linker: call frame information: " + llvm::toString(std::move(error)));
   };
   llvm::DWARFDebugFrame table(llvm::Triple::x86_64, /*IsEH=*/true, address);
-  const llvm::DWARFDataExtractor extractor(
-      llvm::StringRef(reinterpret_cast<const char*>(frames.data()), frames.size()), /*IsLittleEndian=*/true, 8);
+  const llvm::DWARFDataExtractor extractor(llvm::StringRef(reinterpret_cast<const char*>(frames.data()), frames.size()),
+                                           /*IsLittleEndian=*/true, 8);
   if (llvm::Error error = table.parse(extractor)) return failed(std::move(error));
   for (const llvm::dwarf::FrameEntry& entry : table.entries()) {
     const auto* fde = llvm::dyn_cast<llvm::dwarf::FDE>(&entry);
@@ -172,8 +172,8 @@ Result<void> link(const std::vector<llvm::SmallVector<char, 0>>& inputs, wasm::O
           }
           case R_X86_64_PC64: std::memcpy(where, &result, 8); break;
           default:
-            return fail(ErrorCode::kInternal,
-                        fmt::format("linker: relocation type {} is not position independent", ELF64_R_TYPE(entry.r_info)));
+            return fail(ErrorCode::kInternal, fmt::format("linker: relocation type {} is not position independent",
+                                                          ELF64_R_TYPE(entry.r_info)));
         }
       }
     }
@@ -187,10 +187,9 @@ Result<void> link(const std::vector<llvm::SmallVector<char, 0>>& inputs, wasm::O
     }
   }
   // A frame may begin where the one before ended: its first row wins over the end mark.
-  std::stable_sort(object.unwind.begin(), object.unwind.end(),
-                   [](const wasm::UnwindRow& a, const wasm::UnwindRow& b) {
-                     return a.begin != b.begin ? a.begin < b.begin : a.cfa_bytes < b.cfa_bytes;
-                   });
+  std::stable_sort(object.unwind.begin(), object.unwind.end(), [](const wasm::UnwindRow& a, const wasm::UnwindRow& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.cfa_bytes < b.cfa_bytes;
+  });
 
   auto address_of = [&](const std::string& name) -> Result<uint32_t> {
     auto found = globals.find(name);

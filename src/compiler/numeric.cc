@@ -1,9 +1,8 @@
 // Scalar arithmetic. Vector opcodes are passed on to simd.cc.
-#include "compiler/function_generator.h"
-
 #include <llvm/IR/IntrinsicInst.h>
 
 #include "base/check.h"
+#include "compiler/function_generator.h"
 
 namespace spore::compiler {
 

@@ -1,9 +1,8 @@
 // 128-bit vectors, the relaxed ones included (each relaxed operation takes one fixed meaning, the same on every CPU).
 // On the value stack a vector is always <2 x i64>; operations view it in the shape they need.
-#include "compiler/function_generator.h"
-
 #include <llvm/IR/IntrinsicsX86.h>
 
+#include "compiler/function_generator.h"
 
 namespace spore::compiler {
 
@@ -197,8 +196,8 @@ bool FunctionGenerator::simd(Opcode opcode) {
   auto truncate = [&](llvm::Type* from, bool is_signed) {
     llvm::Value* a = pop_as(from);
     llvm::Type* to = from == f32x4 ? i32x4 : llvm::FixedVectorType::get(g_.i32_, 2);
-    llvm::Value* value = b_.CreateIntrinsic(
-        is_signed ? llvm::Intrinsic::fptosi_sat : llvm::Intrinsic::fptoui_sat, {to, from}, {a});
+    llvm::Value* value =
+        b_.CreateIntrinsic(is_signed ? llvm::Intrinsic::fptosi_sat : llvm::Intrinsic::fptoui_sat, {to, from}, {a});
     push_vector(from == f32x4 ? value : with_zeros(value));
     return true;
   };

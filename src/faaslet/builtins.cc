@@ -122,8 +122,7 @@ HostResult Builtins::table_copy() {
   const wasm::TableDescriptor& to = table(operand(0));
   const wasm::TableDescriptor& from = table(operand(1));
   const uint64_t destination = operand(2), source = operand(3), count = operand(4);
-  if (!fits(destination, count, to.size) || !fits(source, count, from.size))
-    return trap(TrapKind::kTableOutOfBounds);
+  if (!fits(destination, count, to.size) || !fits(source, count, from.size)) return trap(TrapKind::kTableOutOfBounds);
   std::memmove(entries(to) + destination, entries(from) + source, count * sizeof(wasm::TableEntry));
   return HostResult::kDone;
 }

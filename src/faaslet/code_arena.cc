@@ -186,9 +186,9 @@ std::string CodeArena::perf_lines(const LoadedObject& object) {
   std::string lines;
   for (size_t i = 0; i < object.starts_.size(); ++i) {
     const auto [start, function] = object.starts_[i];
-    const uint64_t end = i + 1 < object.starts_.size() ? object.starts_[i + 1].first
-                                                       : object.descriptors_offset_;
-    const std::string name = function < 0 ? "trampoline" : object.module().function_name(static_cast<uint32_t>(function));
+    const uint64_t end = i + 1 < object.starts_.size() ? object.starts_[i + 1].first : object.descriptors_offset_;
+    const std::string name =
+        function < 0 ? "trampoline" : object.module().function_name(static_cast<uint32_t>(function));
     lines += fmt::format("{:x} {:x} {}\n", object.base_ + start, end - start, name);
   }
   return lines;
@@ -243,8 +243,8 @@ std::vector<Frame> LoadedObject::walk(uint64_t pc, uint64_t sp, uint64_t stack_t
     if (after == starts_.begin()) break;
     const auto [start, function] = *std::prev(after);
     if (function < 0) break;  // a trampoline: the host called from here
-    frames.push_back({static_cast<uint32_t>(function), module().function_name(static_cast<uint32_t>(function)),
-                      at - start});
+    frames.push_back(
+        {static_cast<uint32_t>(function), module().function_name(static_cast<uint32_t>(function)), at - start});
     auto row = std::upper_bound(object_.unwind.begin(), object_.unwind.end(), at,
                                 [](uint32_t value, const wasm::UnwindRow& r) { return value < r.begin; });
     if (row == object_.unwind.begin()) break;

@@ -45,7 +45,8 @@ class LoadedObject {
   // The funcref of a function: arena offset of its descriptor.
   uint64_t reference(uint32_t function) const;
 
-  // Walks native frames from (pc, sp), where pc lies in the instruction that runs, until the frame returns to the runtime. Reads only [sp, stack_top).
+  // Walks native frames from (pc, sp), where pc lies in the instruction that runs, until the frame returns to the
+  // runtime. Reads only [sp, stack_top).
   std::vector<Frame> walk(uint64_t pc, uint64_t sp, uint64_t stack_top) const;
 
   // Objects compiled with cross_instance belong to one instance; others have none.

@@ -182,7 +182,8 @@ Outcome Faaslet::finish(uint32_t exit, uint64_t stack_top) {
 }
 
 HostResult Faaslet::dispatch(uint32_t call) {
-  if (call >= static_cast<uint32_t>(wasm::Builtin::kFirst)) return Builtins(*this).run(static_cast<wasm::Builtin>(call));
+  if (call >= static_cast<uint32_t>(wasm::Builtin::kFirst))
+    return Builtins(*this).run(static_cast<wasm::Builtin>(call));
   CHECK(call < links_.size(), call);
   HostCall host_call(*this, host_state_, reinterpret_cast<uint8_t*>(&cell(0)),
                      slot_.memory() + object_->layout().spare_cells);

@@ -26,9 +26,10 @@ class FaasletTest : public ::testing::TestWithParam<Tier> {
     return result ? *result : testing::Ready{};
   }
   Outcome trap_of(std::string_view body) {
-    const auto module = ready("(module (memory 1) (table 2 funcref) (type $t (func)) (func $other (param i32))"
-                              " (elem (i32.const 1) $other) (func $run (export \"run\") " +
-                              std::string(body) + "))");
+    const auto module = ready(
+        "(module (memory 1) (table 2 funcref) (type $t (func)) (func $other (param i32))"
+        " (elem (i32.const 1) $other) (func $run (export \"run\") " +
+        std::string(body) + "))");
     return call(*restore(module), "run");
   }
 };
@@ -196,8 +197,7 @@ TEST_P(FaasletTest, InterruptStopsALoopAndNotTheNextCall) {
   Seat& seat = testing::seat();
   const uint64_t generation = seat.begin_call();
   std::jthread stopper([&] { seat.interrupt(generation); });
-  const Outcome outcome =
-      faaslet->start(seat, testing::exported_function(faaslet->module(), "spin"));
+  const Outcome outcome = faaslet->start(seat, testing::exported_function(faaslet->module(), "spin"));
   stopper.join();
   seat.end_call();
   EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);

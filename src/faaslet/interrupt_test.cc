@@ -1,5 +1,5 @@
-// Every class of program counter (seat.cc has the table) meets a fault and an interrupt. The stubs are single-stepped: a
-// tracer lets the interrupt through at each of their instructions in turn.
+// Every class of program counter (seat.cc has the table) meets a fault and an interrupt. The stubs are single-stepped:
+// a tracer lets the interrupt through at each of their instructions in turn.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -89,8 +89,7 @@ TEST(Interrupts, InAHostFunctionAreSeenWhenItReturns) {
   };
   auto faaslet = restore(*ready, {&interrupts_itself, 1}, &world);
   world.generation = testing::seat().begin_call();
-  const Outcome outcome =
-      faaslet->start(testing::seat(), testing::exported_function(faaslet->module(), "run"));
+  const Outcome outcome = faaslet->start(testing::seat(), testing::exported_function(faaslet->module(), "run"));
   testing::seat().end_call();
   ASSERT_EQ(outcome.kind, Outcome::Kind::kTrapped);
   EXPECT_EQ(outcome.trap.kind, TrapKind::kInterrupted);
@@ -148,9 +147,9 @@ int run_traced(const testing::Ready& ready, const char* name) {
   if (second.kind != Outcome::Kind::kReturned || static_cast<uint32_t>(again->result(0).low) != 23) return kWrong;
   if (outcome.kind == Outcome::Kind::kTrapped)
     return outcome.trap.kind == TrapKind::kInterrupted || outcome.trap.kind == TrapKind::kUnreachable ? kInterruptedWell
-                                                                                                       : kWrong;
+                                                                                                      : kWrong;
   return outcome.kind == Outcome::Kind::kReturned && static_cast<uint32_t>(faaslet->result(0).low) == 23 ? kReturnedWell
-                                                                                                            : kWrong;
+                                                                                                         : kWrong;
 }
 
 // Lets the interrupt through at the `step`-th instruction of stubs or guest code. The child's exit code, or -1 when it

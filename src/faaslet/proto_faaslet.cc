@@ -21,7 +21,8 @@ namespace {
 constexpr uint64_t kExtraMemoryPagesMax = 4096;  // a memory other than 0 may grow to 256 MiB, or its initial size
 
 std::unexpected<Error> segment_out_of_bounds(const char* kind, size_t index) {
-  return fail(ErrorCode::kInvalidModule, fmt::format("instantiation traps: {} segment {} is out of bounds", kind, index));
+  return fail(ErrorCode::kInvalidModule,
+              fmt::format("instantiation traps: {} segment {} is out of bounds", kind, index));
 }
 
 }  // namespace
@@ -40,8 +41,8 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
     const wasm::Limits& pages = info.memories[0].pages;
     if (pages.min > memory_pages_max)
       return fail(ErrorCode::kResourceExhausted,
-                  fmt::format("the module starts with {} MiB of memory, more than its limit of {} MiB",
-                              pages.min / 16, memory_pages_max / 16));
+                  fmt::format("the module starts with {} MiB of memory, more than its limit of {} MiB", pages.min / 16,
+                              memory_pages_max / 16));
     header.memory_size_bytes = pages.min * wasm::kPageBytes;
     header.memory_pages_max =
         std::min({pages.max.value_or(wasm::kMemory32PagesMax), memory_pages_max, wasm::kMemory32PagesMax});
@@ -82,8 +83,7 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
   int64_t window = static_cast<int64_t>(wasm::kWindowsEndBytes);
   for (size_t i = 1; i < info.memories.size(); ++i) {
     const wasm::Limits& pages = info.memories[i].pages;
-    const uint64_t max =
-        std::max(pages.min, std::min(pages.max.value_or(kExtraMemoryPagesMax), kExtraMemoryPagesMax));
+    const uint64_t max = std::max(pages.min, std::min(pages.max.value_or(kExtraMemoryPagesMax), kExtraMemoryPagesMax));
     window -= static_cast<int64_t>(max * wasm::kPageBytes);
     if (window < static_cast<int64_t>(header.memory_size_bytes))
       return fail(ErrorCode::kResourceExhausted, "the module's memories do not fit into 4 GiB together");
@@ -117,8 +117,10 @@ Result<std::shared_ptr<const ProtoFaaslet>> ProtoFaaslet::make(std::shared_ptr<c
     const uint64_t memory_size = info.memories[segment.memory].pages.min * wasm::kPageBytes;
     if (offset > memory_size || segment.bytes.size() > memory_size - offset) return segment_out_of_bounds("data", i);
     if (!segment.bytes.empty()) {
-      if (segment.memory == 0) std::memcpy(memory + offset, segment.bytes.data(), segment.bytes.size());
-      else proto->extra_data_.push_back({segment.memory, offset, static_cast<uint32_t>(i)});
+      if (segment.memory == 0)
+        std::memcpy(memory + offset, segment.bytes.data(), segment.bytes.size());
+      else
+        proto->extra_data_.push_back({segment.memory, offset, static_cast<uint32_t>(i)});
     }
     memory[layout.data_dropped + static_cast<int64_t>(i)] = 1;
   }

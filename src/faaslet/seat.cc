@@ -126,7 +126,7 @@ TrapKind kind_of_fault(int signal, const siginfo_t* info, bool in_stub) {
 }
 
 __attribute__((no_sanitize("thread", "address", "undefined"))) void on_fault(int signal, siginfo_t* info,
-                                                                              void* context_pointer) {
+                                                                             void* context_pointer) {
   auto* context = static_cast<ucontext_t*>(context_pointer);
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
   const bool in_stub = within(pc, spore_host_call, spore_host_call_switched);
@@ -152,7 +152,7 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_fault(int
 }
 
 __attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt(int, siginfo_t*,
-                                                                                  void* context_pointer) {
+                                                                                 void* context_pointer) {
   if (!g_current) return;
   const uint64_t current = g_current->load(std::memory_order_relaxed);
   if (current == 0 || g_requested->load(std::memory_order_relaxed) != current) return;  // too late: another call
@@ -176,8 +176,8 @@ Result<void> install(int signal, void (*handler)(int, siginfo_t*, void*), unsign
 
 Result<void> install_signal_handlers() {
   __builtin_cpu_init();
-  spore_cpu_features = static_cast<uint8_t>((__builtin_cpu_supports("avx") ? 1 : 0) |
-                                            (__builtin_cpu_supports("avx512vl") ? 2 : 0));
+  spore_cpu_features =
+      static_cast<uint8_t>((__builtin_cpu_supports("avx") ? 1 : 0) | (__builtin_cpu_supports("avx512vl") ? 2 : 0));
   for (int signal : kFaultSignals) TRY(install(signal, on_fault, 0));
   return install(kInterruptSignal, on_interrupt, SA_RESTART);
 }
@@ -185,8 +185,8 @@ Result<void> install_signal_handlers() {
 Seat::Seat() : state_(std::make_unique<State>()) {
   CHECK(!spore_thread_state.seat, "a thread has one seat");
   state_->thread = ::gettid();
-  state_->signal_stack = ::mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  state_->signal_stack =
+      ::mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
   CHECK(state_->signal_stack != MAP_FAILED, errno);
   const stack_t stack{state_->signal_stack, 0, kSignalStackBytes};
   CHECK(::sigaltstack(&stack, &state_->previous_stack) == 0, errno);

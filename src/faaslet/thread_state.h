@@ -10,10 +10,10 @@ class Faaslet;
 class Seat;
 
 struct ThreadState {
-  uint64_t host_sp = 0;      // where the host's stack goes on when a guest leaves
-  uint32_t pending = 0;      // an interrupt for the current call has come and was not yet acted on
-  uint32_t trap_kind = 0;    // wasm::TrapKind of the trap that ended the guest
-  uint64_t trap_pc = 0;      // where it was, for the stack trace; 0: in a host call
+  uint64_t host_sp = 0;    // where the host's stack goes on when a guest leaves
+  uint32_t pending = 0;    // an interrupt for the current call has come and was not yet acted on
+  uint32_t trap_kind = 0;  // wasm::TrapKind of the trap that ended the guest
+  uint64_t trap_pc = 0;    // where it was, for the stack trace; 0: in a host call
   uint64_t trap_sp = 0;
   Faaslet* faaslet = nullptr;  // that runs, the innermost
   Seat* seat = nullptr;
@@ -28,7 +28,7 @@ static_assert(offsetof(ThreadState, trap_sp) == 24, "stubs.S");
 }  // namespace spore::faaslet
 
 extern "C" {
-extern constinit thread_local __attribute__((tls_model("local-exec"), visibility("hidden")))
-spore::faaslet::ThreadState spore_thread_state;
+extern constinit thread_local
+    __attribute__((tls_model("local-exec"), visibility("hidden"))) spore::faaslet::ThreadState spore_thread_state;
 extern uint8_t spore_cpu_features;  // bit 0: AVX, bit 1: AVX-512VL
 }

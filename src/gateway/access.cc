@@ -123,8 +123,9 @@ const Access::Key* Access::key_of(const Request& request) const {
 std::optional<Response> Access::check(const Request& request, Scope needed, std::string_view tenant) const {
   if (!has_keys()) {
     if (!is_own_host(request.field(Field::kHost)) && (request.version == 11 || request.has(Field::kHost))) {
-      return problem(403, "this host has no keys, so it answers only to localhost, 127.0.0.1 and [::1]; the Host "
-                          "field says something else",
+      return problem(403,
+                     "this host has no keys, so it answers only to localhost, 127.0.0.1 and [::1]; the Host "
+                     "field says something else",
                      request.path());
     }
     if (request.has(Field::kOrigin) && !is_own_origin(request.field(Field::kOrigin))) {

@@ -1,5 +1,6 @@
-// Who may do what. Either a host has no keys, listens on loopback only, and then takes requests only from this machine's
-// own programs and pages (not from a web page that points a name at 127.0.0.1); or every request carries a key.
+// Who may do what. Either a host has no keys, listens on loopback only, and then takes requests only from this
+// machine's own programs and pages (not from a web page that points a name at 127.0.0.1); or every request carries a
+// key.
 //
 // The file of keys is JSON:
 //

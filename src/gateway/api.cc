@@ -187,8 +187,9 @@ void Api::call(Request& request, functions::FunctionId id, Responder responder) 
   worker::CallRequest call;
   if (!request.target.empty() && (request.has(Field::kPrefer) || request.path().size() != request.target.size())) {
     if (wants_async(request)) {
-      return refuse(problem(501, "asynchronous calls are not offered by this host; call without Prefer: "
-                                 "respond-async and without ?async=1",
+      return refuse(problem(501,
+                            "asynchronous calls are not offered by this host; call without Prefer: "
+                            "respond-async and without ?async=1",
                             request.path()));
     }
     if (const auto timeout = request.parameter("timeout_ms")) {
@@ -235,20 +236,20 @@ void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, 
 Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, uint64_t input_bytes) {
   metrics_.count_call(result);
   Response response;
-  CallLogEntry entry{.id = result.id,
-                     .function = function.id,
-                     .version = function.version.number,
-                     .ended_at = std::chrono::system_clock::now(),
-                     .outcome = result.status,
-                     .exit_code = result.exit_code,
-                     .detail = result.status == worker::CallStatus::kFailed ? result.error.message
-                                                                             : result.trap.message,
-                     .queued = result.queued,
-                     .duration = result.duration,
-                     .input_bytes = input_bytes,
-                     .output_bytes = result.output.size(),
-                     .log = std::move(result.log),
-                     .log_truncated = result.log_truncated};
+  CallLogEntry entry{
+      .id = result.id,
+      .function = function.id,
+      .version = function.version.number,
+      .ended_at = std::chrono::system_clock::now(),
+      .outcome = result.status,
+      .exit_code = result.exit_code,
+      .detail = result.status == worker::CallStatus::kFailed ? result.error.message : result.trap.message,
+      .queued = result.queued,
+      .duration = result.duration,
+      .input_bytes = input_bytes,
+      .output_bytes = result.output.size(),
+      .log = std::move(result.log),
+      .log_truncated = result.log_truncated};
   if (result.status == worker::CallStatus::kOk) {
     response.body = std::move(result.output);
   } else {

@@ -3,9 +3,9 @@
 //   Server --admit, handle--> Api --calls--> Worker
 //                              |--changes, first loads--> Background --> Registry
 //
-// handle() runs on a thread of the server that is attached to the worker, so a call may run inside it. Whatever may wait
-// for a disk or the compiler goes to threads of Background: two queues, so that publishing delays neither calls nor the
-// first load of a function.
+// handle() runs on a thread of the server that is attached to the worker, so a call may run inside it. Whatever may
+// wait for a disk or the compiler goes to threads of Background: two queues, so that publishing delays neither calls
+// nor the first load of a function.
 #pragma once
 
 #include <atomic>

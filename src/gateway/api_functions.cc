@@ -115,7 +115,8 @@ Response tag_is_foreign(const Request& request) {
 
 size_t limit_of(const Request& request, size_t standard, size_t most) {
   const auto text = request.parameter("limit");
-  if (!text || text->empty() || text->size() > 9 || !std::ranges::all_of(*text, [](char c) { return c >= '0' && c <= '9'; })) {
+  if (!text || text->empty() || text->size() > 9 ||
+      !std::ranges::all_of(*text, [](char c) { return c >= '0' && c <= '9'; })) {
     return standard;
   }
   return std::clamp<size_t>(std::stoul(*text), 1, most);
@@ -247,9 +248,9 @@ struct Api::Publish {
 void Api::publish(Request& request, FunctionId id, Responder responder) {
   const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
   if (request.route.version) {
-    return refuse(problem(400, "versions are numbered by the host; publish without @" +
-                                   std::to_string(*request.route.version),
-                          request.path()));
+    return refuse(
+        problem(400, "versions are numbered by the host; publish without @" + std::to_string(*request.route.version),
+                request.path()));
   }
   const auto precondition = precondition_of(request);
   if (!precondition) return refuse(tag_is_foreign(request));
@@ -267,8 +268,7 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
     job->operation = operations_.begin(job->id.tenant, "publish " + job->id.text());
     if (!job->operation) return refuse(problem(503, "too many operations are under way", request.path()));
   }
-  const bool streams =
-      !async && request.field(Field::kAccept).find("text/event-stream") != std::string::npos;
+  const bool streams = !async && request.field(Field::kAccept).find("text/event-stream") != std::string::npos;
 
   // Filled in after the job is queued would be too late: it may run at once.
   std::shared_ptr<Responder> held;
@@ -288,8 +288,8 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
                                               .must_exist = job->precondition.must_exist,
                                               .must_not_exist = job->precondition.must_not_exist};
     const auto before = registry_.describe(job->id);
-    auto published = registry_.publish(
-        publish_request, [&](double share) { job->progress(share); }, stop_publishing_.get_token());
+    auto published =
+        registry_.publish(publish_request, [&](double share) { job->progress(share); }, stop_publishing_.get_token());
     job->wasm = {};
     job->wasm_share.release();
     worker_.forget_idle();
@@ -328,9 +328,9 @@ void Api::change(Request& request, FunctionId id, Responder responder) {
   if (!precondition) return responder.respond(answer(request, tag_is_foreign(request)));
   if (version && endpoint != Endpoint::kRollback) {
     return responder.respond(answer(
-        request, problem(400, "this is done to a function, not to one version of it: leave out @" +
-                                  std::to_string(*version),
-                         request.path())));
+        request,
+        problem(400, "this is done to a function, not to one version of it: leave out @" + std::to_string(*version),
+                request.path())));
   }
   auto shared = std::make_shared<Responder>(std::move(responder));
   Background::Task task = [this, shared, id = std::move(id), endpoint, version, body = std::move(request.body),

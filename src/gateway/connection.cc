@@ -26,8 +26,7 @@ int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().co
 
 }  // namespace
 
-Connection::Connection(asio::ip::tcp::socket socket, Server& server)
-    : server_(server), socket_(std::move(socket)) {}
+Connection::Connection(asio::ip::tcp::socket socket, Server& server) : server_(server), socket_(std::move(socket)) {}
 
 Connection::~Connection() { server_.remove(this); }
 
@@ -74,10 +73,9 @@ void Connection::close() {
 // ---- reading --------------------------------------------------------------------------------------------------------
 
 void Connection::read() {
-  socket_.async_read_some(asio::buffer(buffer_ + end_, capacity_ - end_),
-                          [self = shared_from_this()](const error_code& error, size_t count) {
-                            self->on_read(error, count);
-                          });
+  socket_.async_read_some(
+      asio::buffer(buffer_ + end_, capacity_ - end_),
+      [self = shared_from_this()](const error_code& error, size_t count) { self->on_read(error, count); });
 }
 
 void Connection::on_read(const error_code& error, size_t count) {
@@ -137,8 +135,8 @@ bool Connection::parse_and_dispatch() {
               server_.application_.error(503, "the memory set aside for request bodies is all in use"));
         }
         if (error == http::error::header_limit) {
-          return answer_and_close(server_.application_.error(
-              431, "the header is larger than 32 KiB, or has more than 128 fields"));
+          return answer_and_close(
+              server_.application_.error(431, "the header is larger than 32 KiB, or has more than 128 fields"));
         }
         if (parser_->target_too_long()) {
           return answer_and_close(server_.application_.error(414, "the request target is longer than 8 KiB"));
@@ -192,9 +190,9 @@ bool Connection::decide_on_header() {
   const uint64_t body_bytes_max = std::get<uint64_t>(admitted);
   if (parser_->is_done()) return true;
   if (request_.content_length.value_or(0) > body_bytes_max) {
-    return refuse(server_.application_.error(
-        413, "the body has " + std::to_string(*request_.content_length) + " bytes; this endpoint accepts " +
-                 std::to_string(body_bytes_max)));
+    return refuse(server_.application_.error(413, "the body has " + std::to_string(*request_.content_length) +
+                                                      " bytes; this endpoint accepts " +
+                                                      std::to_string(body_bytes_max)));
   }
   if (begin_ == end_ && request_.version == 11 && request_.field(Field::kExpect) == "100-continue") {
     constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -312,9 +310,7 @@ bool Connection::finish_response() {
   return true;
 }
 
-void Connection::drop() {
-  respond(server_.application_.error(500, "the request was dropped without an answer"));
-}
+void Connection::drop() { respond(server_.application_.error(500, "the request was dropped without an answer")); }
 
 // Closing while the client still sends would discard the response under way; so what it sends is read for a while.
 void Connection::linger() {
@@ -383,8 +379,8 @@ void Connection::stream_finish() {
 void Connection::stream_flush() {
   if (stream_waiting_ || stream_dead_) return;
   while (!stream_unsent_.empty()) {
-    const ssize_t count = ::send(socket_.native_handle(), stream_unsent_.data(), stream_unsent_.size(),
-                                 MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t count =
+        ::send(socket_.native_handle(), stream_unsent_.data(), stream_unsent_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       stream_waiting_ = true;

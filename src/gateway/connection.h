@@ -4,13 +4,14 @@
 // Phases and what ends them late:
 //   kIdle --first byte--> kHeader --> kBody --> kHandling --respond--> kWriting --> kIdle ...
 //                                                  |--stream--> kStreaming        --> kLinger --> closed
-// In every phase but kHandling and kStreaming exactly one asynchronous operation is pending; whoever handles it owns the
-// connection. In kHandling the owner is the Responder. Only sweep_at() and the members it uses are touched by others.
+// In every phase but kHandling and kStreaming exactly one asynchronous operation is pending; whoever handles it owns
+// the connection. In kHandling the owner is the Responder. Only sweep_at() and the members it uses are touched by
+// others.
 #pragma once
 
-#include <boost/asio/ip/tcp.hpp>
 #include <array>
 #include <atomic>
+#include <boost/asio/ip/tcp.hpp>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,7 +37,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   friend class Responder;
   friend class EventStream;
   enum class Phase : uint8_t { kIdle, kHeader, kBody, kHandling, kWriting, kStreaming, kLinger, kClosed };
-  // Who goes on with the connection once it is answered: the thread inside handle(), or, when that has left, a new task.
+  // Who goes on with the connection once it is answered: the thread inside handle(), or, when that has left, a new
+  // task.
   enum class Handover : uint8_t { kInHandle, kLeftHandle, kResponded };
   enum class Sent : uint8_t { kAll, kBlocked, kFailed };
 

@@ -6,8 +6,8 @@
 // Everything here belongs to one connection and is used by one thread at a time. Sizes are bytes.
 #pragma once
 
-#include <boost/beast/http/basic_parser.hpp>
 #include <array>
+#include <boost/beast/http/basic_parser.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -104,8 +104,7 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
 
   void on_request_impl(Verb method, string_view method_text, string_view target, int version, error_code& ec) override;
   void on_response_impl(int, string_view, int, error_code&) override {}
-  void on_field_impl(boost::beast::http::field name, string_view name_text, string_view value,
-                     error_code& ec) override;
+  void on_field_impl(boost::beast::http::field name, string_view name_text, string_view value, error_code& ec) override;
   void on_header_impl(error_code& ec) override;
   void on_body_init_impl(const boost::optional<uint64_t>& content_length, error_code& ec) override;
   size_t on_body_impl(string_view bytes, error_code& ec) override;

@@ -1,5 +1,5 @@
-// Errors as RFC 9457 problem documents. Each has a `type` of its own (urn:spore:problem:NAME), so that programs need not
-// read the prose; `detail` names the cause.
+// Errors as RFC 9457 problem documents. Each has a `type` of its own (urn:spore:problem:NAME), so that programs need
+// not read the prose; `detail` names the cause.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -22,8 +22,8 @@ unsigned status_of(ErrorCode code);
 // The same document, without the status line; for event streams and operations.
 nlohmann::json problem_json(const Error& error, std::string_view instance = {});
 
-// A call that did not end with exit code 0: the status table of the gateway. With function, version and, where the guest
-// was computing, its stack.
+// A call that did not end with exit code 0: the status table of the gateway. With function, version and, where the
+// guest was computing, its stack.
 Response problem_of(const worker::CallResult& result, const functions::LoadedFunction& function);
 unsigned status_of(const worker::CallResult& result);
 

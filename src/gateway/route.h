@@ -10,19 +10,19 @@ namespace spore::gateway {
 
 enum class Endpoint : uint8_t {
   kUnknown,
-  kPage,           // /
-  kHealth,         // /healthz
-  kReady,          // /readyz
-  kMetrics,        // /metrics
-  kOpenApi,        // /v1/openapi.json
-  kFunctions,      // /v1/functions, /v1/functions/TENANT
-  kFunction,       // /v1/functions/TENANT/NAME[@VERSION]
-  kConfig,         // .../config
-  kVersions,       // .../versions
-  kRollback,       // .../rollback
-  kLogs,           // .../logs
-  kCall,           // .../call
-  kOperation,      // /v1/operations/ID
+  kPage,       // /
+  kHealth,     // /healthz
+  kReady,      // /readyz
+  kMetrics,    // /metrics
+  kOpenApi,    // /v1/openapi.json
+  kFunctions,  // /v1/functions, /v1/functions/TENANT
+  kFunction,   // /v1/functions/TENANT/NAME[@VERSION]
+  kConfig,     // .../config
+  kVersions,   // .../versions
+  kRollback,   // .../rollback
+  kLogs,       // .../logs
+  kCall,       // .../call
+  kOperation,  // /v1/operations/ID
 };
 
 struct Route {

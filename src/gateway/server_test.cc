@@ -162,8 +162,9 @@ TEST_F(HttpServer, AnswersRequestsOfOneConnectionInOrder) {
   Client client = connect();
   client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none");
   EXPECT_EQ(client.receive(), Answer(200, "one"));
-  client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwoPOST /late HTTP/1.1\r\nHost: x\r\n"
-              "Content-Length: 0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nthree");
+  client.send(
+      "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwoPOST /late HTTP/1.1\r\nHost: x\r\n"
+      "Content-Length: 0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nthree");
   EXPECT_EQ(client.receive(), Answer(200, "two"));
   EXPECT_EQ(client.receive(), Answer(200, "late\n"));
   EXPECT_EQ(client.receive(), Answer(200, "three"));
@@ -248,7 +249,8 @@ TEST_F(HttpServer, NamesWhatIsMalformed) {
 TEST_F(HttpServer, TakesAHeaderThatComesInManyPieces) {
   start();
   Client client = connect();
-  std::string text = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nX: " + std::string(20'000, 'y') + "\r\n\r\nhi";
+  std::string text =
+      "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nX: " + std::string(20'000, 'y') + "\r\n\r\nhi";
   for (size_t i = 0; i < text.size(); i += 1000) client.send(std::string_view(text).substr(i, 1000));
   EXPECT_EQ(client.receive(), Answer(200, "hi"));
 }

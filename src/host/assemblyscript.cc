@@ -78,8 +78,8 @@ HostResult write_line(HostCall& call, Descriptor::Kind to, std::string line) {
 Reply<void> console(HostCall& call, Descriptor::Kind to, String text) {
   auto line = read_string(call, text, kConsoleBytesMax, false);
   if (!line) {
-    return call.trap(wasm::TrapKind::kMemoryOutOfBounds, "console: the string at " + std::to_string(text.address()) +
-                                                             " is outside memory or too long");
+    return call.trap(wasm::TrapKind::kMemoryOutOfBounds,
+                     "console: the string at " + std::to_string(text.address()) + " is outside memory or too long");
   }
   return write_line(call, to, std::move(*line));
 }

@@ -1,5 +1,6 @@
-// What AssemblyScript's standard library imports from "env" when nothing else provides it: abort, trace, console, the seed
-// of Math.random and Date.now. Strings are UTF-16 in the guest's memory, their size in bytes in the word before them.
+// What AssemblyScript's standard library imports from "env" when nothing else provides it: abort, trace, console, the
+// seed of Math.random and Date.now. Strings are UTF-16 in the guest's memory, their size in bytes in the word before
+// them.
 #pragma once
 
 #include "host/binding.h"

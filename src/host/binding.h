@@ -49,9 +49,9 @@ struct GuestValue {
   static_assert((std::is_integral_v<T> || std::is_enum_v<T> || std::is_floating_point_v<T>) &&
                     (sizeof(T) == 4 || sizeof(T) == 8),
                 "a type that WebAssembly has");
-  static constexpr wasm::ValueType kType =
-      std::is_floating_point_v<T> ? (sizeof(T) == 4 ? wasm::ValueType::kF32 : wasm::ValueType::kF64)
-                                  : (sizeof(T) == 4 ? wasm::ValueType::kI32 : wasm::ValueType::kI64);
+  static constexpr wasm::ValueType kType = std::is_floating_point_v<T>
+                                               ? (sizeof(T) == 4 ? wasm::ValueType::kF32 : wasm::ValueType::kF64)
+                                               : (sizeof(T) == 4 ? wasm::ValueType::kI32 : wasm::ValueType::kI64);
   static T read(const HostCall& call, uint32_t index) { return call.argument<T>(index); }
 };
 

@@ -11,8 +11,8 @@ std::unexpected<Error> wrong_signature(const wasm::ModuleInfo& module, const was
   const wasm::Signature& signature = module.signature_of(found.index);
   std::string has = signature.params.size() + signature.results.size() <= 16 ? to_string(signature)
                                                                              : "more parameters and results than that";
-  return fail(ErrorCode::kInvalidModule, "the export " + found.name + " must be a function " + std::string(wanted) +
-                                             ", it is " + has);
+  return fail(ErrorCode::kInvalidModule,
+              "the export " + found.name + " must be a function " + std::string(wanted) + ", it is " + has);
 }
 
 bool is_plain(const wasm::Signature& signature) { return signature.params.empty() && signature.results.empty(); }

@@ -1,10 +1,10 @@
 // Guest memory, as a host function may touch it.
 //
 // An address that comes from a guest is only a number. A GuestPtr<T> offers no way to the bytes but three: copy_in,
-// copy_out, and range(), an iovec for a system call. Each first checks the whole range against the size of linear memory
-// (unsigned, in 64 bits, so that nothing wraps), and each copy fetches a guest word once: what has been checked is what is
-// used, whatever another thread of the guest writes meanwhile. A page that is not there (a hole, a file cut short) makes
-// a copy fail, as a range outside does. No alignment is asked of a guest.
+// copy_out, and range(), an iovec for a system call. Each first checks the whole range against the size of linear
+// memory (unsigned, in 64 bits, so that nothing wraps), and each copy fetches a guest word once: what has been checked
+// is what is used, whatever another thread of the guest writes meanwhile. A page that is not there (a hole, a file cut
+// short) makes a copy fail, as a range outside does. No alignment is asked of a guest.
 //
 // A function of WASI answers a failure with EFAULT, as POSIX does; others trap (out of bounds memory access).
 #pragma once

@@ -52,8 +52,8 @@ TEST_F(GuestPtrTest, RefusesEveryRangeThatLeavesMemory) {
     uint32_t address;
     uint32_t size;
   };
-  const Range bad[] = {{0, kMemoryBytes + 1}, {1, kMemoryBytes},          {kMemoryBytes, 1},
-                       {kMemoryBytes + 1, 0}, {kMemoryBytes - 1, 2},      {0xffffffff, 1},
+  const Range bad[] = {{0, kMemoryBytes + 1},    {1, kMemoryBytes},       {kMemoryBytes, 1},
+                       {kMemoryBytes + 1, 0},    {kMemoryBytes - 1, 2},   {0xffffffff, 1},
                        {0xffffffff, 0xffffffff}, {0, 0xffffffff},         {0x80000000, 0x80000000},
                        {100, 0xffffffff - 99},   {100, 0xffffffff - 100}, {0xffffffff, 0}};
   for (const Range& range : bad) {
@@ -72,7 +72,7 @@ TEST_F(GuestPtrTest, CountTimesSizeDoesNotWrap) {
   struct Wide {
     uint64_t words[8];
   };
-  EXPECT_FALSE(GuestPtr<Wide>(0).range(memory(), 0x0400'0000));           // 2^32 bytes
+  EXPECT_FALSE(GuestPtr<Wide>(0).range(memory(), 0x0400'0000));            // 2^32 bytes
   EXPECT_FALSE(GuestPtr<Wide>(0).range(memory(), 0x0400'0000'0000'0000));  // 2^64 bytes
   EXPECT_FALSE(GuestPtr<Wide>(0).range(memory(), UINT64_MAX));
 }

@@ -52,8 +52,8 @@ Result<HostState> HostState::make(CallSetup setup) {
   TRY(check_texts("an argument", setup.arguments, bytes));
   TRY(check_texts("an environment variable", setup.environment, bytes));
   if (setup.preopens.size() + 3 > setup.limits.descriptors_max) {
-    return fail(ErrorCode::kInvalidArgument, "more preopened directories than descriptors (" +
-                                                 std::to_string(setup.limits.descriptors_max) + ")");
+    return fail(ErrorCode::kInvalidArgument,
+                "more preopened directories than descriptors (" + std::to_string(setup.limits.descriptors_max) + ")");
   }
   state.arguments = std::move(setup.arguments);
   state.environment = std::move(setup.environment);

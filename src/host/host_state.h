@@ -5,11 +5,12 @@
 //                                   log, pending }
 //
 // It is plain data and file descriptors: what is needed to open a descriptor again on another host (which preopened
-// directory, path below it, offset, flags, rights) is beside each one. A new call gets a new HostState, assigned over the
-// old one, so that the Faaslet's pointer stays valid. Used by one thread at a time: that of the seat the call runs on.
+// directory, path below it, offset, flags, rights) is beside each one. A new call gets a new HostState, assigned over
+// the old one, so that the Faaslet's pointer stays valid. Used by one thread at a time: that of the seat the call runs
+// on.
 //
-// The three standard streams have two flavours, each chosen alone by Streams: buffers (the server: standard input is the
-// call's input, standard output its output, standard error its log), or descriptors of this process (`spore run`).
+// The three standard streams have two flavours, each chosen alone by Streams: buffers (the server: standard input is
+// the call's input, standard output its output, standard error its log), or descriptors of this process (`spore run`).
 #pragma once
 
 #include <chrono>
@@ -101,8 +102,8 @@ struct HostState {
   HostLimits limits;
 
   Bytes input;
-  uint64_t input_offset = 0;     // how far the standard input has been read
-  bool input_complete = true;    // false: a stream that has not been read whole into `input`
+  uint64_t input_offset = 0;   // how far the standard input has been read
+  bool input_complete = true;  // false: a stream that has not been read whole into `input`
   Bytes output;
   bool output_overflow = false;  // the guest wrote more than limits.output_bytes_max, and was trapped for it
   Bytes log;
@@ -122,8 +123,8 @@ struct HostState {
 
   // Room for so many more bytes of output, to be filled at once; nothing, with output_overflow set, past the limit.
   std::optional<std::span<uint8_t>> extend_output(uint64_t size_bytes);
-  // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log, once;
-  // it takes nothing more.
+  // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log,
+  // once; it takes nothing more.
   std::span<uint8_t> extend_log(uint64_t size_bytes);
   void truncate_log();
   // Both, for bytes that are at hand.

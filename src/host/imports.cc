@@ -74,13 +74,15 @@ std::vector<ImportDeclaration> make_table() {
       declare<&path_open>(kWasi, "path_open",
                           "(fd, lookup, path, length, oflags, rights, inheriting, fdflags) -> (fd): opens below fd."),
       declare<&path_readlink>(kWasi, "path_readlink", "(fd, path, length, buf, length) -> (bytes): what a link says."),
-      declare<&path_remove_directory>(kWasi, "path_remove_directory", "(fd, path, length): removes an empty directory."),
+      declare<&path_remove_directory>(kWasi, "path_remove_directory",
+                                      "(fd, path, length): removes an empty directory."),
       declare<&path_rename>(kWasi, "path_rename", "(old_fd, old_path, length, new_fd, new_path, length)."),
       declare<&path_symlink>(kWasi, "path_symlink",
                              "(target, length, fd, path, length): makes a symbolic link to a relative path."),
       declare<&path_unlink_file>(kWasi, "path_unlink_file", "(fd, path, length): removes a name of a file."),
-      declare<&poll_oneoff>(kWasi, "poll_oneoff",
-                            "(subscriptions, events, count) -> (count): waits for clocks and descriptors. At most 4096."),
+      declare<&poll_oneoff>(
+          kWasi, "poll_oneoff",
+          "(subscriptions, events, count) -> (count): waits for clocks and descriptors. At most 4096."),
       declare<&proc_exit>(kWasi, "proc_exit", "(code): ends the call with that exit code."),
       declare<&proc_raise>(kWasi, "proc_raise", "(signal): ENOSYS; a guest has no signals."),
       declare<&random_get>(kWasi, "random_get", "(buf, length): random bytes of the host's kernel."),
@@ -133,8 +135,8 @@ std::string_view name_of(wasm::ExternalKind kind) {
 std::string short_signature(const wasm::Signature& signature) {
   constexpr size_t kParametersMax = 64;
   if (signature.params.size() + signature.results.size() <= kParametersMax) return to_string(signature);
-  return "(" + std::to_string(signature.params.size()) + " parameters) -> (" + std::to_string(signature.results.size()) +
-         " results)";
+  return "(" + std::to_string(signature.params.size()) + " parameters) -> (" +
+         std::to_string(signature.results.size()) + " results)";
 }
 
 // Collects the complaints, up to a size, and counts the rest.
@@ -152,7 +154,8 @@ class Complaints {
   }
   bool empty() const { return count_ == 0; }
   std::string message() const {
-    std::string out = count_ == 1 ? "1 import cannot be satisfied:" : std::to_string(count_) + " imports cannot be satisfied:";
+    std::string out =
+        count_ == 1 ? "1 import cannot be satisfied:" : std::to_string(count_) + " imports cannot be satisfied:";
     out += text_;
     if (left_out_ > 0) out += "\n  and " + std::to_string(left_out_) + " more";
     return out;
@@ -205,7 +208,8 @@ Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module) 
 std::string render_documentation() {
   std::string out =
       "# The host interface\n\n"
-      "Everything a function can import. This page is written from the table in `src/host/imports.cc` by a test, which\n"
+      "Everything a function can import. This page is written from the table in `src/host/imports.cc` by a test, "
+      "which\n"
       "fails when the two differ (`SPORE_UPDATE_DOCS=1` writes it anew).\n\n"
       "A function enters at the export `_start` (a command: input on stdin, output on stdout, log on stderr) or\n"
       "`spore_call` (a reactor, after `_initialize` if there is one; an i32 it returns is the exit code).\n"

@@ -29,8 +29,8 @@ std::span<const ImportDeclaration> imports();
 
 // One host function for each function import of the module, in order: what Faaslet::restore() takes. Those functions
 // expect the Faaslet's host_state to be a HostState. kInvalidModule lists every import that cannot be satisfied, each
-// with its signature and, where the name is known, the signature that Spore offers (up to kLinkErrorBytesMax; beyond that
-// it says how many more).
+// with its signature and, where the name is known, the signature that Spore offers (up to kLinkErrorBytesMax; beyond
+// that it says how many more).
 Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module);
 constexpr size_t kLinkErrorBytesMax = 64 << 10;
 

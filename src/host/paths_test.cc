@@ -54,8 +54,8 @@ TEST_F(PathsTest, OpensWhatIsBeneath) {
 }
 
 TEST_F(PathsTest, NothingEscapes) {
-  for (const char* path : {"..", "../secret", "dir/../../secret", "up", "up/secret", "out", "absolute", "absolute/passwd",
-                           "/etc/passwd", "/", "dir/deep/../../../secret", "ok/../../../secret"}) {
+  for (const char* path : {"..", "../secret", "dir/../../secret", "up", "up/secret", "out", "absolute",
+                           "absolute/passwd", "/etc/passwd", "/", "dir/deep/../../../secret", "ok/../../../secret"}) {
     EXPECT_EQ(open(path), Errno::kPerm) << path;
     EXPECT_EQ(open(path, O_PATH), Errno::kPerm) << path;
   }

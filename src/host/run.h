@@ -6,11 +6,12 @@
 //   CallResult result = run(faaslet, state, seat, entry, limits);
 //   seat.end_call();
 //
-// Who has other use for the thread while a guest waits runs the call in pieces (class Run): each piece ends with the call's
-// end or with what it waits for, and the next may run on another seat.
+// Who has other use for the thread while a guest waits runs the call in pieces (class Run): each piece ends with the
+// call's end or with what it waits for, and the next may run on another seat.
 //
-// A deadline in RunLimits ends a guest that is parked. One that computes is ended only by an interrupt: whoever sets the
-// deadline also arranges for seat.interrupt(generation) then (host/watchdog.h does). An interrupt ends a parked guest too.
+// A deadline in RunLimits ends a guest that is parked. One that computes is ended only by an interrupt: whoever sets
+// the deadline also arranges for seat.interrupt(generation) then (host/watchdog.h does). An interrupt ends a parked
+// guest too.
 #pragma once
 
 #include <optional>

@@ -10,9 +10,9 @@ Reply<uint32_t> input_size(HostCall&);
 Reply<uint32_t> input_read(HostCall&, uint32_t offset, GuestPtr<uint8_t> to, uint32_t size);
 Reply<uint32_t> output_write(HostCall&, GuestPtr<uint8_t> from, uint32_t size);
 
-// Writes all of `bytes` (the guest's memory or ours) to the standard output or to the log, parking as often as it takes;
-// kDone when all is written. The host function that uses it must come here with the same bytes when it is dispatched
-// again.
+// Writes all of `bytes` (the guest's memory or ours) to the standard output or to the log, parking as often as it
+// takes; kDone when all is written. The host function that uses it must come here with the same bytes when it is
+// dispatched again.
 HostResult write_whole(HostCall& call, Descriptor::Kind to, iovec bytes);
 
 }  // namespace spore::host::calls

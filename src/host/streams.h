@@ -1,5 +1,5 @@
-// Reading and writing descriptors that others share (the standard streams of this process), without blocking and without
-// making them non-blocking, which those others would notice. Any thread.
+// Reading and writing descriptors that others share (the standard streams of this process), without blocking and
+// without making them non-blocking, which those others would notice. Any thread.
 #pragma once
 
 #include <sys/types.h>

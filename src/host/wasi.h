@@ -1,5 +1,5 @@
-// The functions of WASI preview 1, one C++ function each, with the parameters of the specification in its order (8 and 16
-// bit ones come as i32 and are range-checked). The table in imports.cc names them; nobody else calls them.
+// The functions of WASI preview 1, one C++ function each, with the parameters of the specification in its order (8 and
+// 16 bit ones come as i32 and are range-checked). The table in imports.cc names them; nobody else calls them.
 #pragma once
 
 #include <sys/stat.h>

@@ -97,14 +97,12 @@ Status finish_io(HostCall& call, const IoResult& result, GuestPtr<uint32_t> coun
   return result.error ? Status(errno_of(result.error)) : transferred(call, count, result.count);
 }
 
-IoResult result_of(ssize_t count) {
-  return count < 0 ? IoResult{0, errno} : IoResult{static_cast<size_t>(count), 0};
-}
+IoResult result_of(ssize_t count) { return count < 0 ? IoResult{0, errno} : IoResult{static_cast<size_t>(count), 0}; }
 
 Status read_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, GuestPtr<uint32_t> nread) {
   const auto list = buffers.list();
-  const IoResult result = result_of(
-      ::preadv(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(file.offset)));
+  const IoResult result =
+      result_of(::preadv(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(file.offset)));
   file.offset += result.count;
   return finish_io(call, result, nread);
 }
@@ -143,8 +141,8 @@ Status write_device(HostCall& call, Descriptor& device, const Buffers& buffers, 
   return finish_io(call, result, nwritten);
 }
 
-// As a blocking write does it: the whole, however often the reader makes it wait. Short only where the guest asked not to
-// wait, or where an error follows.
+// As a blocking write does it: the whole, however often the reader makes it wait. Short only where the guest asked not
+// to wait, or where an error follows.
 Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, const Buffers& buffers,
                     GuestPtr<uint32_t> nwritten) {
   PendingCall& pending = state_of(call).pending;
@@ -275,8 +273,8 @@ Status fd_pread(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uin
   if (file < 0) return Errno::kSpipe;
   if (offset > INT64_MAX) return Errno::kInval;
   const auto list = buffers.list();
-  return finish_io(call, result_of(::preadv(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))),
-                   nread);
+  return finish_io(
+      call, result_of(::preadv(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))), nread);
 }
 
 Status fd_pwrite(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint64_t offset,
@@ -291,8 +289,9 @@ Status fd_pwrite(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, ui
   if (file < 0) return Errno::kSpipe;
   if (offset > INT64_MAX) return Errno::kInval;
   const auto list = buffers.list();
-  return finish_io(
-      call, result_of(::pwritev(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))), nwritten);
+  return finish_io(call,
+                   result_of(::pwritev(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))),
+                   nwritten);
 }
 
 Status fd_seek(HostCall& call, Fd fd, int64_t offset, uint32_t whence, GuestPtr<uint64_t> position) {

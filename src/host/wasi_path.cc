@@ -65,7 +65,8 @@ struct OpenFlags {
   bool writes = false;  // contents or names
 };
 
-std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_given, Rights base, uint32_t fdflags_given) {
+std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_given, Rights base,
+                                              uint32_t fdflags_given) {
   if ((lookup & ~kLookupSymlinkFollow) || (oflags_given & ~uint32_t{oflags::kAll}) ||
       (fdflags_given & ~uint32_t{fdflags::kAll})) {
     return std::unexpected(Errno::kInval);
@@ -149,8 +150,8 @@ Status path_link(HostCall& call, Fd old_fd, uint32_t lookup, Bytes8 old_path, ui
   if (old_place->read_only()) return Errno::kXdev;
   // The kernel would follow a symbolic link with a slash behind it, to wherever it leads.
   if (source->last.ends_with('/')) return Errno::kNotDir;
-  return status_of(::linkat(source->directory.get(), source->last.c_str(), target->directory.get(),
-                            target->last.c_str(), 0));
+  return status_of(
+      ::linkat(source->directory.get(), source->last.c_str(), target->directory.get(), target->last.c_str(), 0));
 }
 
 Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t len, uint32_t oflags_given,
@@ -223,8 +224,7 @@ Status path_rename(HostCall& call, Fd old_fd, Bytes8 old_path, uint32_t old_len,
   if (!from) return from.error();
   const auto to = find_parent(call, new_fd, rights::kPathRenameTarget, new_path, new_len, Errno::kBusy);
   if (!to) return to.error();
-  return status_of(
-      ::renameat(from->directory.get(), from->last.c_str(), to->directory.get(), to->last.c_str()));
+  return status_of(::renameat(from->directory.get(), from->last.c_str(), to->directory.get(), to->last.c_str()));
 }
 
 Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, Bytes8 path, uint32_t len) {

@@ -18,13 +18,14 @@ Errno sizes_of(HostCall& call, const std::vector<std::string>& texts, GuestPtr<u
   const GuestMemory memory(call);
   uint64_t sum = 0;  // at most kArgumentsBytesMax
   for (const auto& text : texts) sum += text.size() + 1;
-  const bool ok = count.copy_out(memory, static_cast<uint32_t>(texts.size())) &&
-                  bytes.copy_out(memory, static_cast<uint32_t>(sum));
+  const bool ok =
+      count.copy_out(memory, static_cast<uint32_t>(texts.size())) && bytes.copy_out(memory, static_cast<uint32_t>(sum));
   return ok ? Errno::kSuccess : Errno::kFault;
 }
 
 // An array of addresses, and the texts they point to, each with a NUL behind it.
-Errno texts_to_guest(HostCall& call, const std::vector<std::string>& texts, GuestPtr<uint32_t> pointers, Bytes8 buffer) {
+Errno texts_to_guest(HostCall& call, const std::vector<std::string>& texts, GuestPtr<uint32_t> pointers,
+                     Bytes8 buffer) {
   const GuestMemory memory(call);
   std::vector<uint32_t> addresses;
   std::vector<uint8_t> bytes;
@@ -55,9 +56,7 @@ uint64_t nanoseconds_of(const timespec& time) {
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
 }
 
-Status no_socket(HostCall& call, Fd fd) {
-  return state_of(call).descriptor(fd) ? Errno::kNotSock : Errno::kBadf;
-}
+Status no_socket(HostCall& call, Fd fd) { return state_of(call).descriptor(fd) ? Errno::kNotSock : Errno::kBadf; }
 
 }  // namespace
 

@@ -95,7 +95,8 @@ uint8_t file_type_of(unsigned mode) {
 Filestat filestat_of(const struct stat& info) {
   // Times before 1970 cannot be told to the guest; they become 1970.
   const auto nanoseconds = [](const timespec& time) {
-    return time.tv_sec < 0 ? 0 : static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+    return time.tv_sec < 0 ? 0
+                           : static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
   };
   Filestat out;
   out.dev = info.st_dev;

@@ -1,6 +1,7 @@
 // Interrupts calls whose time is up: one thread that sleeps until the next deadline of any seat.
 //
-//   auto guard = watchdog.watch(seat, generation, deadline);   // until the guard goes, which must be before the seat does
+//   auto guard = watchdog.watch(seat, generation, deadline);   // until the guard goes, which must be before the seat
+//   does
 //   ... run(...)
 //   if (guard.fired()) ...                                     // the call was interrupted because of its deadline
 #pragma once

@@ -17,8 +17,8 @@
 // same address in every process; return addresses on the native stack point into the arena.
 //
 // All functions are called alike: the System V convention, but no argument is ever on the stack. What does not fit into
-// its registers (register_parameters) travels in cells of 16 bytes, by position, as do results beyond the first, and all
-// arguments and results between guest and host.
+// its registers (register_parameters) travels in cells of 16 bytes, by position, as do results beyond the first, and
+// all arguments and results between guest and host.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +31,12 @@ namespace spore::wasm {
 constexpr uint32_t kAbiVersion = 2;
 
 // ---- the slot -------------------------------------------------------------------------------------------------------
-constexpr int64_t kSlotBelowBytes = 256ll << 20;       // reserved below M: guard, stack, tables, globals, header
-constexpr int64_t kSlotAboveBytes = 6ll << 30;         // reserved above M: 4 GiB that an index reaches + 2 GiB of guard
-constexpr uint64_t kWindowsEndBytes = 4ull << 30;      // windows lie below this offset from M
+constexpr int64_t kSlotBelowBytes = 256ll << 20;   // reserved below M: guard, stack, tables, globals, header
+constexpr int64_t kSlotAboveBytes = 6ll << 30;     // reserved above M: 4 GiB that an index reaches + 2 GiB of guard
+constexpr uint64_t kWindowsEndBytes = 4ull << 30;  // windows lie below this offset from M
 constexpr uint64_t kStaticOffsetMax = (2ull << 30) - 16;  // a larger static offset is checked by code, not by the guard
 constexpr uint64_t kNativeStackBytes = 8ull << 20;
-constexpr uint64_t kTableElementsMax = 1'000'000;      // per table, where the module asks for no more at the start
+constexpr uint64_t kTableElementsMax = 1'000'000;  // per table, where the module asks for no more at the start
 
 struct TableDescriptor {
   int64_t base = 0;   // from M, of entry 0
@@ -69,8 +69,8 @@ static_assert(sizeof(MemoryDescriptor) == 32);
 struct InstanceHeader {
   uint64_t memory_size_bytes = 0;  // of memory 0
   uint64_t memory_pages_max = 0;
-  int64_t guest_sp = 0;        // from M, while the guest is in the host; 0 when no guest frame is live
-  uint64_t pending_call = 0;   // the host call that the guest is in
+  int64_t guest_sp = 0;       // from M, while the guest is in the host; 0 when no guest frame is live
+  uint64_t pending_call = 0;  // the host call that the guest is in
   uint64_t trap_kind = 0;
   uint64_t exception_tag = 0;  // identity of the exception on its way to a handler, its values in cells; 0: none
   uint64_t reserved[26] = {};
@@ -94,16 +94,17 @@ constexpr uint32_t kNearCells = 16;
 std::vector<uint32_t> register_parameters(const Signature& signature);
 
 struct InstanceLayout {
-  std::vector<int64_t> globals;  // of each global's value; for an imported mutable global, of an i64 offset to its value
-  int64_t data_dropped = 0;      // one byte a data segment, 1 = dropped
+  std::vector<int64_t>
+      globals;               // of each global's value; for an imported mutable global, of an i64 offset to its value
+  int64_t data_dropped = 0;  // one byte a data segment, 1 = dropped
   int64_t elements_dropped = 0;  // one byte an element segment
   int64_t table_descriptors = 0;
-  int64_t tags = 0;  // a u64 for each exception tag: its identity, never 0
+  int64_t tags = 0;                // a u64 for each exception tag: its identity, never 0
   int64_t memory_descriptors = 0;  // [0] is unused: memory 0 is in the header
   std::vector<int64_t> tables;     // of entry 0, for tables that the module defines; 0 for imported ones
   std::vector<uint64_t> table_max;
-  int64_t spare_cells = 0;  // cells 16 and up
-  int64_t stack_top = 0;    // 16-aligned
+  int64_t spare_cells = 0;   // cells 16 and up
+  int64_t stack_top = 0;     // 16-aligned
   int64_t stack_bottom = 0;  // page-aligned; all from here to M is accessible, below it is guard
 
   int64_t cell(uint32_t index) const {

@@ -181,7 +181,8 @@ bool consistent(const ModuleInfo& m) {
   for (const TableType& t : m.tables)
     if (!type_ok(t.element)) return false;
   for (size_t i = 0; i < m.globals.size(); ++i)
-    if (!type_ok(m.globals[i].type.type) || (i >= m.imported_globals && !expression_ok(m.globals[i].init))) return false;
+    if (!type_ok(m.globals[i].type.type) || (i >= m.imported_globals && !expression_ok(m.globals[i].init)))
+      return false;
   for (const ElementSegment& s : m.element_segments) {
     if (s.mode == SegmentMode::kActive && (s.table >= m.tables.size() || !expression_ok(s.offset))) return false;
     for (const ConstExpr& e : s.elements)
@@ -203,7 +204,8 @@ Result<ModuleInfo> read_module_info(ByteReader& in) {
   ModuleInfo info;
   ReadArchive read(in);
   archive(read, info);
-  if (!in.ok() || !consistent(info)) return fail(ErrorCode::kInvalidArgument, "object: the module description is damaged");
+  if (!in.ok() || !consistent(info))
+    return fail(ErrorCode::kInvalidArgument, "object: the module description is damaged");
   return info;
 }
 

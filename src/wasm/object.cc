@@ -78,7 +78,8 @@ Result<Object> parse_object(ByteSpan bytes) {
   ReadArchive read(in);
   archive_tables(read, o);
   if (!in.ok() || !in.at_end()) return damaged("truncated");
-  if (o.code.size() % 4096 || o.rodata.size() % 4096 || o.code.size() > kCodeBytesMax || o.rodata.size() > kCodeBytesMax)
+  if (o.code.size() % 4096 || o.rodata.size() % 4096 || o.code.size() > kCodeBytesMax ||
+      o.rodata.size() > kCodeBytesMax)
     return damaged("sections are not whole pages");
   if (o.functions.size() != o.module.functions.size() || o.references.size() != o.functions.size() ||
       o.trampolines.size() != o.module.types.size())

@@ -19,7 +19,8 @@ Result<CpuLevel> cpu_level_of_this_machine();
 enum class Tier : uint8_t { kFast = 0, kOptimised = 1 };
 std::string_view to_string(Tier tier);
 
-// From code offset `begin` to the next row, the canonical frame address (the caller's stack pointer) is rsp + cfa_bytes.
+// From code offset `begin` to the next row, the canonical frame address (the caller's stack pointer) is rsp +
+// cfa_bytes.
 struct UnwindRow {
   uint32_t begin = 0;      // from the object base
   uint32_t cfa_bytes = 0;  // 0: no frame here (padding)
@@ -31,8 +32,8 @@ struct Object {
   bool cross_instance = false;  // references of this object go through thunks that switch instances (spec suite only)
   Digest module_digest{};       // SHA-256 of the wasm
   ModuleInfo module;
-  Bytes code;    // mapped at object base + kStubPageBytes; whole pages
-  Bytes rodata;  // mapped behind it; whole pages
+  Bytes code;                         // mapped at object base + kStubPageBytes; whole pages
+  Bytes rodata;                       // mapped behind it; whole pages
   std::vector<uint32_t> functions;    // offset from the object base of each function's code, imports' wrappers too
   std::vector<uint32_t> references;   // of the code a funcref calls: the same, or the thunk
   std::vector<uint32_t> trampolines;  // for each type: reads arguments from cells, calls rdi, writes results to cells

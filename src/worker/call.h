@@ -73,8 +73,8 @@ struct CallResult {
   std::chrono::microseconds duration{0};  // from submit to end
 };
 
-// Called exactly once for each submitted call, on the thread that ran it or that found out that it does not run. It must
-// not block and must not submit.
+// Called exactly once for each submitted call, on the thread that ran it or that found out that it does not run. It
+// must not block and must not submit.
 using CallDone = std::move_only_function<void(CallResult)>;
 
 }  // namespace spore::worker

@@ -200,7 +200,10 @@ void Worker::drain() { state_.lock()->draining = true; }
 
 WorkerStats Worker::stats() const {
   auto state = state_.lock();
-  return {.running = state->running, .waiting = state->queue.size(), .parked = state->parked.size(), .draining = state->draining};
+  return {.running = state->running,
+          .waiting = state->queue.size(),
+          .parked = state->parked.size(),
+          .draining = state->draining};
 }
 
 // ---- running --------------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 // One host: it runs calls, each in a Faaslet of its own, on as many threads at once as it has seats.
 //
 //   submit --seat free, caller is attached--> runs right here --> done
-//      |--no seat free, or the caller is no attached thread--> queue --wake--> run_queued on an attached thread --> done
+//      |--no seat free, or the caller is no attached thread--> queue --wake--> run_queued on an attached thread -->
+//      done
 //
-// The worker has no threads for guests of its own. Threads that also do other work (the gateway's) attach themselves, and
-// a call runs on the thread that brings it: handing it to another one would cost more than a short call takes. There are
-// more attached threads than seats, so that however long guests compute, somebody is left for the other work. Whoever
-// attaches threads gives `wake`, which must make one of them call run_queued() soon.
+// The worker has no threads for guests of its own. Threads that also do other work (the gateway's) attach themselves,
+// and a call runs on the thread that brings it: handing it to another one would cost more than a short call takes.
+// There are more attached threads than seats, so that however long guests compute, somebody is left for the other work.
+// Whoever attaches threads gives `wake`, which must make one of them call run_queued() soon.
 //
-// A call that waits (it sleeps, say) holds no seat meanwhile: it is parked, Faaslet and all, and goes back to the head of
-// the queue when what it waits for has come.
+// A call that waits (it sleeps, say) holds no seat meanwhile: it is parked, Faaslet and all, and goes back to the head
+// of the queue when what it waits for has come.
 //
 // Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
 // that waited too long. The queue is bounded, in all and for each tenant.
@@ -38,12 +39,12 @@
 namespace spore::worker {
 
 struct WorkerOptions {
-  unsigned seats = 2;                             // calls that run at once
-  size_t queue_max = 10'000;                      // calls that wait
-  size_t queue_per_tenant_max = 5'000;            // of one tenant
-  uint64_t queue_bytes_max = 1ull << 30;          // of the inputs of waiting calls
-  size_t parked_max = 1'000;                      // calls that wait inside the guest; more hold on to their seats
-  uint64_t log_bytes_max = 64 << 10;              // of one call
+  unsigned seats = 2;                     // calls that run at once
+  size_t queue_max = 10'000;              // calls that wait
+  size_t queue_per_tenant_max = 5'000;    // of one tenant
+  uint64_t queue_bytes_max = 1ull << 30;  // of the inputs of waiting calls
+  size_t parked_max = 1'000;              // calls that wait inside the guest; more hold on to their seats
+  uint64_t log_bytes_max = 64 << 10;      // of one call
 };
 
 struct WorkerStats {

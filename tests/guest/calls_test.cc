@@ -88,15 +88,15 @@ TEST(Calls, LogOverTheLimitIsCutAndTheCallGoesOn) {
 }
 
 TEST(Calls, DeadlineEndsAParkedGuest) {
-  const GuestRun run = run_guest("wait", {"ever"}, {},
-                                 {.deadline = faaslet::Clock::now() + std::chrono::milliseconds(20)});
+  const GuestRun run =
+      run_guest("wait", {"ever"}, {}, {.deadline = faaslet::Clock::now() + std::chrono::milliseconds(20)});
   EXPECT_EQ(run.result.kind, CallResult::Kind::kInterrupted) << run.summary();
   EXPECT_EQ(run.result.trap.kind, wasm::TrapKind::kInterrupted);
 }
 
 TEST(Calls, DeadlineEndsAGuestThatComputes) {
-  const GuestRun run = run_guest("wait", {"spin"}, {},
-                                 {.deadline = faaslet::Clock::now() + std::chrono::milliseconds(20)});
+  const GuestRun run =
+      run_guest("wait", {"spin"}, {}, {.deadline = faaslet::Clock::now() + std::chrono::milliseconds(20)});
   EXPECT_EQ(run.result.kind, CallResult::Kind::kInterrupted) << run.summary();
 }
 

@@ -19,8 +19,9 @@ struct GuestRun {
   std::string summary() const;
 };
 
-// `guest`: the name of a file in guests/, without ".c". Arguments get the guest's name in front. A run that takes longer
-// than 30 seconds, or than its deadline, is interrupted. `while_running` is called on another thread, with what interrupts the run.
+// `guest`: the name of a file in guests/, without ".c". Arguments get the guest's name in front. A run that takes
+// longer than 30 seconds, or than its deadline, is interrupted. `while_running` is called on another thread, with what
+// interrupts the run.
 GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments = {}, CallSetup setup = {},
                    RunLimits limits = {}, std::function<void(std::function<void()> interrupt)> while_running = {});
 

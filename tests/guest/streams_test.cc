@@ -94,9 +94,8 @@ TEST(StandardStreams, PollWaitsForInput) {
   Pipe input;
   CallSetup setup;
   setup.streams.in = input.reader.get();
-  const GuestRun run = run_guest("wait", {"stdin"}, std::move(setup), {}, [&](auto) {
-    EXPECT_TRUE(write_all(input.writer.get(), as_bytes("hello")));
-  });
+  const GuestRun run = run_guest("wait", {"stdin"}, std::move(setup), {},
+                                 [&](auto) { EXPECT_TRUE(write_all(input.writer.get(), as_bytes("hello"))); });
   EXPECT_EQ(run.result.kind, CallResult::Kind::kExited) << run.summary();
   EXPECT_EQ(run.result.exit_code, 0) << run.summary();
 }

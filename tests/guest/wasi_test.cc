@@ -60,7 +60,7 @@ TEST(Wasi, FilesAndNames) {
 TEST(Wasi, FilesThroughTheCLibrary) {
   TemporaryDirectory root;
   CallSetup setup;
-  setup.preopens = {{root.path().string(), "/work", Access::kReadWrite}};
+  setup.preopens = {{root.path().string(), "/disk", Access::kReadWrite}};
   expect_success(run_guest("libc", {}, std::move(setup)));
   EXPECT_TRUE(fs::is_empty(root.path()));
 }

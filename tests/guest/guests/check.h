@@ -6,13 +6,13 @@
 
 static int failures = 0;
 
-#define EXPECT(expression, wanted)                                                                             \
-  do {                                                                                                         \
-    long long got_ = (long long)(expression), wanted_ = (long long)(wanted);                                   \
-    if (got_ != wanted_) {                                                                                     \
-      ++failures;                                                                                              \
-      fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE_NAME__, __LINE__, #expression, got_, wanted_);   \
-    }                                                                                                          \
+#define EXPECT(expression, wanted)                                                                           \
+  do {                                                                                                       \
+    long long got_ = (long long)(expression), wanted_ = (long long)(wanted);                                 \
+    if (got_ != wanted_) {                                                                                   \
+      ++failures;                                                                                            \
+      fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE_NAME__, __LINE__, #expression, got_, wanted_); \
+    }                                                                                                        \
   } while (0)
 #define EXPECT_OK(expression) EXPECT(expression, __WASI_ERRNO_SUCCESS)
 #define EXPECT_TRUE(expression) EXPECT(!!(expression), 1)

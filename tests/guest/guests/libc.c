@@ -12,8 +12,8 @@
 
 int main(void) {
   char text[64] = "";
-  EXPECT(mkdir("/work/box", 0777), 0);
-  FILE* file = fopen("/work/box/note", "w+");
+  EXPECT(mkdir("/disk/box", 0777), 0);
+  FILE* file = fopen("/disk/box/note", "w+");
   EXPECT_TRUE(file != NULL);
   if (!file) return finish();
   EXPECT(fprintf(file, "line %d\nline %d\n", 1, 2), 14);
@@ -21,23 +21,23 @@ int main(void) {
   EXPECT_TRUE(fgets(text, sizeof(text), file) != NULL);
   EXPECT(strcmp(text, "line 2\n"), 0);
   EXPECT(fclose(file), 0);
-  file = fopen("/work/box/note", "a");
+  file = fopen("/disk/box/note", "a");
   EXPECT(fputs("line 3\n", file) >= 0, 1);
   EXPECT(fclose(file), 0);
   struct stat info;
-  EXPECT(stat("/work/box/note", &info), 0);
+  EXPECT(stat("/disk/box/note", &info), 0);
   EXPECT(info.st_size, 21);
   EXPECT_TRUE(S_ISREG(info.st_mode));
-  DIR* directory = opendir("/work/box");
+  DIR* directory = opendir("/disk/box");
   int entries = 0;
   for (struct dirent* entry; (entry = readdir(directory));) entries += strcmp(entry->d_name, "note") == 0;
   EXPECT(entries, 1);
   EXPECT(closedir(directory), 0);
-  EXPECT(rename("/work/box/note", "/work/box/moved"), 0);
-  EXPECT(access("/work/box/note", F_OK), -1);
+  EXPECT(rename("/disk/box/note", "/disk/box/moved"), 0);
+  EXPECT(access("/disk/box/note", F_OK), -1);
   EXPECT(errno, ENOENT);
   EXPECT(open("/elsewhere", O_RDONLY), -1);
-  EXPECT(unlink("/work/box/moved"), 0);
-  EXPECT(rmdir("/work/box"), 0);
+  EXPECT(unlink("/disk/box/moved"), 0);
+  EXPECT(rmdir("/disk/box"), 0);
   return finish();
 }
