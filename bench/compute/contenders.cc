@@ -84,7 +84,7 @@ class Spore : public Contender {
       ASSIGN_OR_RETURN(auto loaded, arena.load(std::move(*object)));
       const wasm::Export* run = loaded->module().find_export("run", wasm::ExternalKind::kFunction);
       if (!run) return fail(ErrorCode::kInvalidModule, file + " exports no function run");
-      ASSIGN_OR_RETURN(auto proto, faaslet::ProtoFaaslet::make(loaded));
+      ASSIGN_OR_RETURN(auto proto, faaslet::ProtoFaaslet::make_instantiated(loaded));
       ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());
       ASSIGN_OR_RETURN(auto instance, faaslet::Faaslet::restore(std::move(slot), std::move(proto), {}, nullptr));
       spore->instances_.push_back(std::move(instance));

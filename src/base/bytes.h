@@ -84,6 +84,8 @@ class ByteReader {
 
   bool ok() const { return ok_; }
   bool at_end() const { return rest_.empty(); }
+  // What has not been read yet.
+  ByteSpan rest() const { return rest_; }
 
  private:
   ByteSpan rest_;

@@ -98,7 +98,7 @@ Result<int> run_module(const RunOptions& options) {
   ASSIGN_OR_RETURN(const auto loaded, arena->load(std::move(object)));
   ASSIGN_OR_RETURN(const auto links, host::link(loaded->module()));
   ASSIGN_OR_RETURN(const auto entry, host::find_entry(loaded->module()));
-  ASSIGN_OR_RETURN(const auto proto, faaslet::ProtoFaaslet::make(loaded));
+  ASSIGN_OR_RETURN(const auto proto, faaslet::ProtoFaaslet::make_instantiated(loaded));
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
   ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());
   ASSIGN_OR_RETURN(const auto faaslet, faaslet::Faaslet::restore(std::move(slot), proto, links, &state));

@@ -233,6 +233,13 @@ uint64_t LoadedObject::reference(uint32_t function) const {
   return base_ - wasm::kArenaBase + descriptors_offset_ + uint64_t{function} * sizeof(wasm::FunctionDescriptor);
 }
 
+uint32_t LoadedObject::function_of(uint64_t of) const {
+  if (of == 0) return 0;
+  const uint64_t index = (of - reference(0)) / sizeof(wasm::FunctionDescriptor);
+  CHECK(of >= reference(0) && index < object_.functions.size(), of);
+  return static_cast<uint32_t>(index + 1);
+}
+
 std::vector<Frame> LoadedObject::walk(uint64_t pc, uint64_t sp, uint64_t stack_top) const {
   std::vector<Frame> frames;
   bool is_return_address = false;  // then the call is the instruction before it

@@ -44,6 +44,8 @@ class LoadedObject {
   uint64_t enter_return_address() const;
   // The funcref of a function: arena offset of its descriptor.
   uint64_t reference(uint32_t function) const;
+  // The other way: function index + 1, and 0 for the null reference.
+  uint32_t function_of(uint64_t reference) const;
 
   // Walks native frames from (pc, sp), where pc lies in the instruction that runs, until the frame returns to the
   // runtime. Reads only [sp, stack_top).

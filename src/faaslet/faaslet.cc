@@ -3,12 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "base/check.h"
 #include "faaslet/builtins.h"
-#include "faaslet/page_scan.h"
 #include "faaslet/thread_state.h"
 
 extern "C" {
@@ -25,10 +23,6 @@ namespace {
 
 // Entries of guests within host functions within guests; each takes a part of the thread's own stack.
 constexpr uint32_t kNestedEntriesMax = 400;
-
-// What reset() copies back at most; more costs less to drop.
-constexpr size_t kResetRangesMax = 32;
-constexpr uint64_t kResetPagesMax = 64;
 
 // Why spore_enter came back: EXIT_* in stubs.S, and what dispatch() returned.
 constexpr uint32_t kReturned = 0;
@@ -99,6 +93,7 @@ Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell
     outcome.trap = {TrapKind::kStackOverflow, std::string(message_of(TrapKind::kStackOverflow)), {}};
     return outcome;
   }
+  if (tracked_seat_ != thread.serial) tracked_seat_ = 0;
   for (uint32_t i = 0; i < arguments.size(); ++i) cell(i) = arguments[i];
 
   // Below the frames that wait for this call, if there are any.
@@ -124,6 +119,7 @@ Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell
 Outcome Faaslet::resume(Seat& seat) {
   ThreadState& thread = spore_thread_state;
   CHECK(thread.seat == &seat && header().guest_sp != 0, "resume() goes on with a parked Faaslet, on its seat");
+  if (tracked_seat_ != thread.serial) tracked_seat_ = 0;
   Faaslet* const outer = std::exchange(thread.faaslet, this);
   ++thread.depth;
   uint32_t exit = Dispatcher::dispatch(static_cast<uint32_t>(header().pending_call), 0);
@@ -246,32 +242,6 @@ std::optional<uint64_t> Faaslet::grow_memory(uint32_t index, uint64_t delta_page
   if (::mprotect(base + *size_bytes, delta_pages * wasm::kPageBytes, PROT_READ | PROT_WRITE) != 0) return std::nullopt;
   *size_bytes += delta_pages * wasm::kPageBytes;
   return pages;
-}
-
-bool Faaslet::reset() {
-  if (!proto_ || module().memories.size() > 1) return false;
-  const uint64_t image_bytes = proto_->memory_bytes();
-  const uint64_t grown_bytes = memory_bytes() - image_bytes;
-  const uint64_t begin = reinterpret_cast<uint64_t>(memory() + object_->layout().stack_bottom);
-  const uint64_t end = reinterpret_cast<uint64_t>(memory()) + image_bytes;
-  // Few changed pages are copied back and stay mapped: the next call takes no fault, no other thread's TLB is flushed.
-  std::array<PageRange, kResetRangesMax> changed;
-  const auto ranges = grown_bytes ? std::nullopt : scan_copied_pages(begin, end, kResetPagesMax, changed);
-  for (size_t i = 0; i < ranges.value_or(0); ++i) {
-    std::memcpy(reinterpret_cast<void*>(changed[i].begin), proto_->image() + (changed[i].begin - begin),
-                changed[i].end - changed[i].begin);
-  }
-  // Else they are dropped: the image is mapped private, so without their copies its pages show the image again. What
-  // memory 0 grew by is anonymous.
-  if (!ranges) {
-    if (::madvise(reinterpret_cast<void*>(begin), end - begin + grown_bytes, MADV_DONTNEED) != 0) return false;
-    if (grown_bytes && ::mprotect(reinterpret_cast<void*>(end), grown_bytes, PROT_NONE) != 0) return false;
-  }
-  pending_trap_ = {};
-  pending_wait_ = {};
-  pending_exit_code_ = 0;
-  atomic_wait_deadline_.reset();
-  return true;
 }
 
 std::optional<uint64_t> Faaslet::grow_table(uint32_t index, uint64_t delta, uint64_t reference) {

@@ -1,9 +1,13 @@
 // A Faaslet: one isolated instance of a function, in a slot of its own.
 //
-//   CodeArena --load--> LoadedObject --instantiate--> ProtoFaaslet --restore into a Slot--> Faaslet --run on a Seat-->
+//   CodeArena --load--> LoadedObject --make--> ProtoFaaslet --restore into a Slot--> Faaslet --run on a Seat-->
 //
 // start() runs one function of the module until it returns, traps, exits or parks; resume() goes on after a park. All
-// methods are called by one thread at a time; start() and resume() by the thread of the seat they are given.
+// methods are called by one thread at a time; start() and resume() by the thread of the seat they are given. Nobody but
+// that thread writes into the slot: reset() relies on it (faaslet_pages.cc).
+//
+// One that does not run can give its slot away: it then holds only how it differs from its ProtoFaaslet, which is
+// nothing after a reset, and goes on in whatever slot it is given later, on any thread.
 #pragma once
 
 #include <memory>
@@ -49,12 +53,33 @@ class Faaslet {
   uint8_t* memory() const { return slot_.memory(); }
   uint64_t memory_bytes() const { return header().memory_size_bytes; }
 
-  // Makes this again what it was when restored, for another call: whatever the guest wrote is undone, and the mappings
-  // stay. False where it cannot (further memories, a system call that failed): the slot must be cleared then.
+  // Makes this again what it was when restored, for another call: whatever the guest wrote is undone. Pages that it has
+  // written to stay mapped, up to kKeptPagesMax, so that the next call takes no fault for them. False where a system
+  // call failed: the slot must be cleared then.
   bool reset();
+  // What it holds in memory of its own, at the last reset().
+  uint64_t kept_bytes() const;
+
+  // The instance as it is now, between calls. It borrows from the slot.
+  Result<InstanceState> capture() const;
+
+  // Whether it may go on in another slot: between calls always; inside a host call if its code is of the optimised
+  // tier, which keeps no address of the slot on the stack.
+  bool can_move() const;
+  // Writes down how this differs from its ProtoFaaslet and gives the slot, still full of the guest's pages. memory() is
+  // null and nothing but move_into(), destruction and the const methods above is allowed then.
+  Result<Slot> move_out();
+  // `slot` is empty. On failure the slot is lost, and this stays without one.
+  Result<void> move_into(Slot slot);
+  bool has_slot() const { return slot_.memory() != nullptr; }
+  // Of the written-down difference; 0 with a slot.
+  uint64_t parked_bytes() const { return parked_ ? parked_->bytes.size() : 0; }
 
   // The slot, still full of the guest's pages; the Faaslet can only be destroyed then.
   Slot take_slot() { return std::move(slot_); }
+
+  // A page that is kept costs a tenth of a microsecond at each reset, one that is not costs two when it is touched.
+  static constexpr uint64_t kKeptPagesMax = 4096;
 
  protected:
   Faaslet(Slot slot, std::shared_ptr<const LoadedObject> object, std::span<const HostFunction> links, void* host_state);
@@ -78,6 +103,29 @@ class Faaslet {
   friend class Builtins;
   friend struct Dispatcher;
 
+  // Pages that this process holds copies of, and what they are reset to: a part of the image, or zeros (null).
+  struct CopiedRange {
+    uint64_t begin = 0;  // addresses
+    uint64_t end = 0;
+    const uint8_t* image = nullptr;
+    size_t region = 0;
+  };
+  struct Parked {
+    std::vector<uint64_t> region_bytes;
+    std::vector<MemoryRun> pages;  // by offset from M, modulo 2^64; in `bytes`
+    Bytes bytes;
+  };
+
+  uint64_t memory_bytes_of(size_t memory) const;
+  // As addresses; the end is that of what is accessible now.
+  uint64_t begin_of_region(size_t region) const;
+  uint64_t end_of_region(size_t region) const;
+  // `ends`: of each region, before its reset.
+  bool find_copied_pages(std::span<const uint64_t> ends);
+  void copy_back(std::span<const uint64_t> ends);
+  void copy_back_and_release_unused(std::span<const uint64_t> ends);
+  bool drop_pages(std::span<const uint64_t> ends);
+
   HostResult dispatch(uint32_t call);
   HostResult call_thunk(Faaslet& target, uint32_t function);
   // What an entry ended with; `stack_top`, from M, is where its frames began.
@@ -90,6 +138,11 @@ class Faaslet {
   std::span<const HostFunction> links_;
   void* host_state_ = nullptr;
   int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // memory 0 grows up to here
+  std::vector<CopiedRange> copied_;  // pages of grown memory beyond its end now are zero already
+  uint64_t tracked_seat_ = 0;        // copied_ is complete as long as the guest has run on this seat only (0: it is not),
+  uint64_t tracked_faults_ = 0;      // and its thread has taken this many page faults
+  uint32_t resets_ = 0;
+  std::unique_ptr<Parked> parked_;
   // What the last host call left for start() and resume() to report.
   Trap pending_trap_;
   Wait pending_wait_;

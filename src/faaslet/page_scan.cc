@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 
 #include "base/fd.h"
 
@@ -38,7 +41,14 @@ constexpr uint64_t kFile = 1 << 2;
 constexpr uint64_t kPresent = 1 << 3;
 constexpr uint64_t kSwapped = 1 << 4;
 constexpr uint64_t kZeroPage = 1 << 5;
-constexpr size_t kRangesMax = 64;
+
+constexpr uint64_t kPageBytes = 4096;
+// Bits of an entry of /proc/self/pagemap.
+constexpr uint64_t kEntryPresent = 1ull << 63;
+constexpr uint64_t kEntrySwapped = 1ull << 62;
+constexpr uint64_t kEntryFile = 1ull << 61;
+
+std::atomic<bool> g_scan_available{true};
 
 // This process's page map: one descriptor, opened at first use.
 int page_map() {
@@ -49,7 +59,9 @@ int page_map() {
 }  // namespace
 
 std::optional<size_t> scan_copied_pages(uint64_t begin, uint64_t end, uint64_t pages_max, std::span<PageRange> into) {
-  std::array<ScanRegion, kRangesMax> regions;
+  static_assert(sizeof(ScanRegion) == 24 && sizeof(PageRange) == 16);
+  std::array<ScanRegion, kScanRangesMax> regions;
+  if (!g_scan_available.load(std::memory_order_relaxed)) return std::nullopt;
   ScanArguments arguments{.start = begin,
                           .end = end,
                           .vec = reinterpret_cast<uint64_t>(regions.data()),
@@ -66,5 +78,32 @@ std::optional<size_t> scan_copied_pages(uint64_t begin, uint64_t end, uint64_t p
   for (size_t i = 0; i < found; ++i) into[i] = {regions[i].start, regions[i].end};
   return found;
 }
+
+Result<std::vector<PageRange>> list_copied_pages(uint64_t begin, uint64_t end) {
+  std::vector<PageRange> ranges;
+  std::array<uint64_t, 8192> entries;
+  for (uint64_t at = begin; at < end;) {
+    const uint64_t pages = std::min<uint64_t>(entries.size(), (end - at) / kPageBytes);
+    const ssize_t got = ::pread(page_map(), entries.data(), pages * sizeof(uint64_t),
+                                static_cast<off_t>(at / kPageBytes * sizeof(uint64_t)));
+    if (got != static_cast<ssize_t>(pages * sizeof(uint64_t))) return fail_errno("read /proc/self/pagemap");
+    for (uint64_t i = 0; i < pages; ++i, at += kPageBytes) {
+      if (!(entries[i] & (kEntryPresent | kEntrySwapped)) || entries[i] & kEntryFile) continue;
+      if (!ranges.empty() && ranges.back().end == at)
+        ranges.back().end += kPageBytes;
+      else
+        ranges.push_back({at, at + kPageBytes});
+    }
+  }
+  return ranges;
+}
+
+uint64_t thread_page_faults() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return static_cast<uint64_t>(usage.ru_minflt) + static_cast<uint64_t>(usage.ru_majflt);
+}
+
+void set_page_scan_available(bool available) { g_scan_available = available; }
 
 }  // namespace spore::faaslet

@@ -1,22 +1,36 @@
-// What Faaslets of a function are restored from: the whole of an instance just after instantiation (globals, tables,
-// memory with its data segments; the start function has not run), in one sealed memory file that is mapped
-// copy-on-write. Immutable; any number of Faaslets on any threads share it.
+// What Faaslets of a function are restored from: the whole of an instance between calls, live (references are offsets
+// into the code arena), in one sealed memory file that is mapped copy-on-write. Immutable; any number of Faaslets on
+// any threads share it.
 #pragma once
 
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/mapping.h"
 #include "faaslet/code_arena.h"
+#include "faaslet/instance_state.h"
 
 namespace spore::faaslet {
 
+// A contiguous part of a slot that an image fills: [0] is everything up to the end of memory 0, then one for each
+// further memory.
+struct ImageRegion {
+  int64_t offset = 0;        // from M; page-aligned
+  uint64_t image_bytes = 0;  // whole pages
+  uint64_t file_offset = 0;
+};
+
 class ProtoFaaslet {
  public:
-  // For modules whose only imports are functions (and what the host links by name). Errors: a segment that is out of
-  // bounds (kInvalidModule), memory larger than `memory_pages_max` (kResourceExhausted).
+  // `state` is one of the object's module. kResourceExhausted: memory larger than `memory_pages_max`, or than a slot.
   static Result<std::shared_ptr<const ProtoFaaslet>> make(std::shared_ptr<const LoadedObject> object,
+                                                          const InstanceState& state,
                                                           uint64_t memory_pages_max = wasm::kMemory32PagesMax);
+  // From what instantiate() gives.
+  static Result<std::shared_ptr<const ProtoFaaslet>> make_instantiated(
+      std::shared_ptr<const LoadedObject> object, uint64_t memory_pages_max = wasm::kMemory32PagesMax);
 
   const std::shared_ptr<const LoadedObject>& object() const { return object_; }
   const wasm::ModuleInfo& module() const { return object_->module(); }
@@ -24,27 +38,39 @@ class ProtoFaaslet {
   uint64_t memory_pages_max() const { return memory_pages_max_; }
   // How far memory 0 may grow before it meets the windows, in bytes from M.
   int64_t window_floor() const { return window_floor_; }
+  // InstanceState's.
+  bool initialised() const { return initialised_; }
+  const std::string& uninitialised_because() const { return uninitialised_because_; }
 
-  // The image again, to read from: from layout().stack_bottom to the end of memory 0.
-  const uint8_t* image() const { return image_.data(); }
+  std::span<const ImageRegion> regions() const { return regions_; }
+  // A region's bytes, to read from.
+  const uint8_t* image(size_t region = 0) const { return image_.data() + regions_[region].file_offset; }
+  uint64_t image_bytes() const { return image_.size(); }
+  // Of them, those that take up memory.
+  uint64_t resident_bytes() const;
 
-  // Makes an empty slot, by its M, a fresh copy. One mapping, whatever the size.
+  // Makes an empty slot, by its M, a fresh copy. One mapping a region, whatever the size.
   Result<void> map_into(uint8_t* memory) const;
+
+  // The same again without addresses. It borrows from the image.
+  InstanceState state() const;
+  // Where a region has pages of its own, by offset from the region's begin; elsewhere it is zero. Sorted.
+  std::vector<std::pair<uint64_t, uint64_t>> data_extents(size_t region) const;
 
  private:
   ProtoFaaslet() = default;
-  struct ExtraData {  // a data segment of a memory other than 0
-    uint32_t memory = 0;
-    uint64_t offset = 0;
-    uint32_t segment = 0;
-  };
   std::shared_ptr<const LoadedObject> object_;
+  std::vector<ImageRegion> regions_;
+  UniqueFd fd_;
   Mapping image_;
-  UniqueFd fd_;  // from layout().stack_bottom to the end of memory 0
   uint64_t memory_bytes_ = 0;
   uint64_t memory_pages_max_ = 0;
   int64_t window_floor_ = 0;
-  std::vector<ExtraData> extra_data_;
+  bool initialised_ = false;
+  std::string uninitialised_because_;
 };
+
+// Globals, segments and tables of the instance whose M is `memory`; its memories are left out.
+InstanceState state_without_memories(const LoadedObject& object, const uint8_t* memory);
 
 }  // namespace spore::faaslet

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 
 #include "base/mapping.h"
 #include "faaslet/page_scan.h"
@@ -95,6 +96,96 @@ TEST(Reset, FollowsATrap) {
   ASSERT_TRUE(faaslet->reset());
   expect_image(*faaslet, ready);
   EXPECT_EQ(testing::call(*faaslet, "dirty").kind, Outcome::Kind::kReturned);
+}
+
+TEST(Reset, HasTheSameEffectWhereTheKernelCannotTellPages) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  for (const bool available : {true, false, true, false}) {
+    set_page_scan_available(available);
+    const wasm::Cell pages{3, 0};
+    testing::call(*faaslet, "grow", {&pages, 1});
+    touch(*faaslet, 4096, ready.proto->memory_bytes() + 100'000, 12'000);
+    testing::call(*faaslet, "dirty");
+    EXPECT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+  set_page_scan_available(true);
+}
+
+TEST(Reset, ClearsPagesThatItKeptOfAGrowth) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  const uint64_t size = ready.proto->memory_bytes();
+  for (int round = 0; round < 40; ++round) {
+    const wasm::Cell pages{static_cast<uint64_t>(1 + round % 5), 0};
+    testing::call(*faaslet, "grow", {&pages, 1});
+    const uint64_t end = size + pages.low * 65536;
+    for (uint64_t at = size; at < end; at += 4) ASSERT_EQ(*reinterpret_cast<uint32_t*>(faaslet->memory() + at), 0u) << at;
+    touch(*faaslet, size, end, 4);
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+  EXPECT_GT(faaslet->kept_bytes(), 0u);
+}
+
+TEST(Reset, GivesBackPagesThatCallsNoLongerTouch) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  touch(*faaslet, 0, 300 * kPage, kPage);
+  ASSERT_TRUE(faaslet->reset());
+  EXPECT_GE(faaslet->kept_bytes(), 300 * kPage);
+  for (int round = 0; round < 20; ++round) {
+    touch(*faaslet, 0, 2 * kPage, kPage);
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+  EXPECT_LE(faaslet->kept_bytes(), 10 * kPage);
+}
+
+TEST(Reset, SeesPagesThatAnotherSeatCopied) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  touch(*faaslet, 0, 4 * kPage, kPage);
+  ASSERT_TRUE(faaslet->reset());
+  for (int round = 0; round < 3; ++round) {
+    std::thread([&] {
+      Seat seat;
+      seat.begin_call();
+      const wasm::Cell arguments[] = {{(20u + static_cast<unsigned>(round)) * kPage, 0}, {30 * kPage, 0}, {kPage, 0}};
+      EXPECT_EQ(faaslet->start(seat, testing::exported_function(faaslet->module(), "touch"), arguments).kind,
+                Outcome::Kind::kReturned);
+      seat.end_call();
+    }).join();
+    ASSERT_TRUE(faaslet->reset());
+    expect_image(*faaslet, ready);
+  }
+}
+
+TEST(Move, CarriesWhatHasChangedToAnotherSlot) {
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  const wasm::Cell pages{2, 0};
+  testing::call(*faaslet, "grow", {&pages, 1});
+  const uint64_t size = faaslet->memory_bytes();
+  touch(*faaslet, 8, size, 40'000);
+  const Bytes before(faaslet->memory(), faaslet->memory() + size);
+  auto slot = faaslet->move_out();
+  ASSERT_TRUE(slot.has_value());
+  EXPECT_FALSE(faaslet->has_slot());
+  EXPECT_LT(faaslet->parked_bytes(), 80 * kPage);
+  ASSERT_TRUE(slot->clear().has_value());
+  auto other = Slot::reserve();
+  ASSERT_TRUE(other.has_value());
+  ASSERT_TRUE(faaslet->move_into(std::move(*other)).has_value());
+  EXPECT_EQ(faaslet->memory_bytes(), size);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), faaslet->memory()));
+  EXPECT_EQ(touch(*faaslet, size, size + 4, 4).trap.kind, wasm::TrapKind::kMemoryOutOfBounds);
+  ASSERT_TRUE(faaslet->reset());
+  expect_image(*faaslet, ready);
+  // Between calls there is nothing to carry.
+  ASSERT_TRUE(faaslet->move_out().has_value());
+  EXPECT_EQ(faaslet->parked_bytes(), 0u);
 }
 
 TEST(PageScan, FindsWhatWasWrittenAndNothingElse) {

@@ -193,11 +193,14 @@ Seat::Seat() : state_(std::make_unique<State>()) {
   g_current = &state_->current;
   g_requested = &state_->requested;
   spore_thread_state.seat = this;
+  static std::atomic<uint64_t> seats{0};
+  spore_thread_state.serial = ++seats;
 }
 
 Seat::~Seat() {
   CHECK(::gettid() == state_->thread);
   spore_thread_state.seat = nullptr;
+  spore_thread_state.serial = 0;
   g_current = nullptr;
   g_requested = nullptr;
   ::sigaltstack(&state_->previous_stack, nullptr);

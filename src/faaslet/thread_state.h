@@ -17,7 +17,8 @@ struct ThreadState {
   uint64_t trap_sp = 0;
   Faaslet* faaslet = nullptr;  // that runs, the innermost
   Seat* seat = nullptr;
-  uint32_t depth = 0;  // of entries within each other
+  uint32_t depth = 0;   // of entries within each other
+  uint64_t serial = 0;  // of the seat: no other seat of this process ever has it; 0: none
 };
 static_assert(offsetof(ThreadState, host_sp) == 0, "stubs.S");
 static_assert(offsetof(ThreadState, pending) == 8, "stubs.S");

@@ -200,7 +200,7 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
 
 Result<std::shared_ptr<const faaslet::ProtoFaaslet>> Registry::State::make_proto(const ReadyObject& ready,
                                                                                  const FunctionConfig& config) const {
-  return faaslet::ProtoFaaslet::make(ready.object, config.memory_pages_max());
+  return faaslet::ProtoFaaslet::make_instantiated(ready.object, config.memory_pages_max());
 }
 
 Result<VersionInfo> Registry::publish(const PublishRequest& request, const compiler::Progress& progress,

@@ -18,6 +18,12 @@ std::vector<uint32_t> register_parameters(const Signature& signature) {
   return indices;
 }
 
+uint64_t memory_pages_limit(const ModuleInfo& info, size_t memory) {
+  const Limits& pages = info.memories[memory].pages;
+  const uint64_t most = memory == 0 ? kMemory32PagesMax : kExtraMemoryPagesMax;
+  return std::max(pages.min, std::min(pages.max.value_or(most), most));
+}
+
 Result<InstanceLayout> instance_layout(const ModuleInfo& info) {
   InstanceLayout layout;
   int64_t at = kCellsOffset;

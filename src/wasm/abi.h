@@ -114,6 +114,11 @@ struct InstanceLayout {
 // kResourceExhausted where the module needs more than kSlotBelowBytes.
 Result<InstanceLayout> instance_layout(const ModuleInfo& info);
 
+// How many pages a memory may have at most, for want of room in the slot or by the module's own word. Memory 0 has the
+// host's limit besides.
+constexpr uint64_t kExtraMemoryPagesMax = 4096;  // a memory other than 0: 256 MiB, or its initial size
+uint64_t memory_pages_limit(const ModuleInfo& info, size_t memory);
+
 // ---- traps ----------------------------------------------------------------------------------------------------------
 enum class TrapKind : uint32_t {
   kNone = 0,

@@ -46,7 +46,7 @@ struct World {
     CHECK(object, guest, object.error().message);
     auto loaded = arena->load(std::move(*object));
     CHECK(loaded, guest, loaded.error().message);
-    auto made = faaslet::ProtoFaaslet::make(*loaded);
+    auto made = faaslet::ProtoFaaslet::make_instantiated(*loaded);
     CHECK(made, guest, made.error().message);
     return proto = *made;
   }

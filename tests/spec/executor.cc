@@ -190,7 +190,7 @@ Result<Executor::Instantiated> Executor::instantiate(const Command& command) {
     instance->linked = made.instance;
     result.outcome = made.outcome;
   } else {
-    ASSIGN_OR_RETURN(auto proto, faaslet::ProtoFaaslet::make(std::move(loaded)));
+    ASSIGN_OR_RETURN(auto proto, faaslet::ProtoFaaslet::make_instantiated(std::move(loaded)));
     ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());
     instance->links.assign(info.imported_functions, &print_nothing);
     ASSIGN_OR_RETURN(instance->plain, Faaslet::restore(std::move(slot), std::move(proto), instance->links, nullptr));

@@ -54,7 +54,7 @@ Result<Ready> prepare(ByteSpan wasm, const compiler::Options& options) {
   ASSIGN_OR_RETURN(object, wasm::parse_object(wasm::serialize(object)));
   Ready ready;
   ASSIGN_OR_RETURN(ready.object, arena().load(std::move(object)));
-  ASSIGN_OR_RETURN(ready.proto, faaslet::ProtoFaaslet::make(ready.object));
+  ASSIGN_OR_RETURN(ready.proto, faaslet::ProtoFaaslet::make_instantiated(ready.object));
   return ready;
 }
 
