@@ -17,6 +17,7 @@
 #include "gateway/server.h"
 #include "host/entry.h"
 #include "host/imports.h"
+#include "host/initialise.h"
 #include "object_store/directory_store.h"
 #include "worker/worker.h"
 
@@ -46,6 +47,7 @@ struct ServeOptions {
   unsigned idle_timeout_ms = 60'000;
   unsigned header_timeout_ms = 10'000;
   unsigned drain_timeout_ms = 30'000;
+  unsigned init_timeout_ms = 10'000;
 };
 
 struct Endpoint {
@@ -154,8 +156,18 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(registry_options.cpu_level, wasm::cpu_level_of_this_machine());
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
-  ASSIGN_OR_RETURN(const auto registry, functions::Registry::open(*store, compiler, *arena, check_entry_and_imports,
-                                                                  std::move(registry_options)));
+  const functions::HostHooks hooks{
+      .check = check_entry_and_imports,
+      .initialise = [timeout = milliseconds(options.init_timeout_ms)](
+                        std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
+                        const functions::FunctionConfig& config) {
+        return host::initialise(std::move(instantiated), {.name = id.text(),
+                                                          .arguments = config.arguments(id.name),
+                                                          .environment = config.environment(),
+                                                          .timeout = timeout});
+      }};
+  ASSIGN_OR_RETURN(const auto registry,
+                   functions::Registry::open(*store, compiler, *arena, hooks, std::move(registry_options)));
 
   gateway::Server* wakes = nullptr;  // set before the first call can come
   worker::Worker worker(
@@ -240,6 +252,8 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1, 3'600'000));
   add("--drain-timeout", options->drain_timeout_ms, "For running calls to end at SIGTERM, in ms")
       ->check(CLI::Range(0, 3'600'000));
+  add("--init-timeout", options->init_timeout_ms, "For a function's initialisers at its publish, in ms")
+      ->check(CLI::Range(1, 3'600'000));
   serve_app->footer(
       "Every flag has a variable: --queue is SPORE_QUEUE. SIGTERM drains and exits 0; a second one exits at once.");
   serve_app->callback([options, &exit_code] {

@@ -86,6 +86,21 @@ Result<FunctionId> FunctionId::parse(std::string_view text) {
   return make(text.substr(0, slash), text.substr(slash + 1));
 }
 
+std::vector<std::string> FunctionConfig::arguments(std::string_view program) const {
+  std::vector<std::string> out;
+  out.reserve(1 + args.size());
+  out.emplace_back(program);
+  out.insert(out.end(), args.begin(), args.end());
+  return out;
+}
+
+std::vector<std::string> FunctionConfig::environment() const {
+  std::vector<std::string> out;
+  out.reserve(env.size());
+  for (const auto& [name, value] : env) out.push_back(name + "=" + value);
+  return out;
+}
+
 Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("timeout_ms", config.timeout_ms, 1, kTimeoutMsMax));
   TRY(check_range("memory_max_bytes", config.memory_max_bytes, wasm::kPageBytes, kMemoryBytesMax));

@@ -43,6 +43,9 @@ struct FunctionConfig {
   std::vector<std::string> args;  // after the program's own name
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
+  // As a program gets them: its own name first; "NAME=value".
+  std::vector<std::string> arguments(std::string_view program) const;
+  std::vector<std::string> environment() const;
   bool operator==(const FunctionConfig&) const = default;
 };
 // kInvalidArgument, naming the field.

@@ -6,34 +6,25 @@
 #include <cstdlib>
 
 #include "functions/host_key.h"
+#include "functions/seal.h"
 #include "object_store/directory_store.h"
 
 namespace spore::functions {
 namespace {
 
-// A stored object: the mark, the seal, the serialised object.
-constexpr std::string_view kMark = "SPOREOB1";
-constexpr size_t kSealedHeaderBytes = 8 + sizeof(Digest);
+constexpr std::string_view kKind = "spore compiled object";
 constexpr uint64_t kUserCacheBytesMax = 8ull << 30;
 
 std::string folder_of(const Digest& module_digest) { return "objects/" + to_hex(module_digest) + "/"; }
 
-Digest seal_of(ByteSpan host_key, std::string_view name, ByteSpan content) {
-  ByteWriter sealed;
-  sealed.write_text("spore compiled object");
-  sealed.write_text(name);
-  sealed.write_bytes(sha256(content));
-  return hmac_sha256(host_key, sealed.bytes());
-}
-
 // The object, where the bytes are what this host once sealed under this name.
-std::optional<wasm::Object> unseal(ByteSpan host_key, std::string_view name, ByteSpan bytes, std::string& why) {
-  why = "its seal does not verify";
-  if (bytes.size() < kSealedHeaderBytes || as_text(bytes.first(kMark.size())) != kMark) return std::nullopt;
-  const ByteSpan content = bytes.subspan(kSealedHeaderBytes);
-  const Digest seal = seal_of(host_key, name, content);
-  if (!equal_in_constant_time(seal, bytes.subspan(kMark.size(), seal.size()))) return std::nullopt;
-  auto object = wasm::parse_object(content);
+std::optional<wasm::Object> parse_sealed(ByteSpan host_key, std::string_view name, ByteSpan bytes, std::string& why) {
+  const auto content = unseal(host_key, kKind, name, bytes);
+  if (!content) {
+    why = "its seal does not verify";
+    return std::nullopt;
+  }
+  auto object = wasm::parse_object(*content);
   if (object) return std::move(*object);
   why = object.error().message;
   return std::nullopt;
@@ -62,14 +53,14 @@ std::string ObjectCache::name_of(const Digest& module_digest, const compiler::Op
 Result<std::optional<CachedObject>> ObjectCache::find(const Digest& module_digest,
                                                       const compiler::Options& options) const {
   const std::string name = name_of(module_digest, options);
-  auto bytes = store_.get(name, object_bytes_max_ + kSealedHeaderBytes);
+  auto bytes = store_.get(name, object_bytes_max_ + kSealBytes);
   if (!bytes) {
     if (bytes.error().code == ErrorCode::kNotFound || bytes.error().code == ErrorCode::kResourceExhausted)
       return std::nullopt;
     return std::unexpected(std::move(bytes).error());
   }
   std::string why;
-  auto object = unseal(host_key_, name, *bytes, why);
+  auto object = parse_sealed(host_key_, name, *bytes, why);
   if (object && !is_as_asked(*object, module_digest, options)) {
     why = "it is of another module";
     object.reset();
@@ -92,12 +83,7 @@ Result<CachedObject> ObjectCache::compile(const Digest& module_digest, ByteSpan 
   if (!is_as_asked(*object, module_digest, options))
     return fail(ErrorCode::kInternal, "the compiler compiled something else than it was asked to");
   const std::string name = name_of(module_digest, options);
-  const Digest seal = seal_of(host_key_, name, content);
-  Bytes bytes;
-  bytes.reserve(kSealedHeaderBytes + content.size());
-  bytes.insert(bytes.end(), kMark.begin(), kMark.end());
-  bytes.insert(bytes.end(), seal.begin(), seal.end());
-  bytes.insert(bytes.end(), content.begin(), content.end());
+  const Bytes bytes = seal(host_key_, kKind, name, content);
   TRY(store_.put(name, bytes));
   return CachedObject{.object = std::move(*object), .stored_bytes = bytes.size(), .compiled = true};
 }

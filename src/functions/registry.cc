@@ -8,11 +8,13 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <thread>
 #include <unordered_map>
 
 #include "base/check.h"
+#include "functions/image_store.h"
 #include "functions/modules.h"
 #include "functions/record.h"
 
@@ -62,11 +64,12 @@ Result<void> check_demands(const PublishRequest& request, const Record* record) 
 
 struct Registry::State {
   State(object_store::ObjectStore& store_in, const compiler::ChildCompiler& compiler, faaslet::CodeArena& arena,
-        ImportCheck check, RegistryOptions options_in)
+        HostHooks hooks_in, RegistryOptions options_in)
       : store(store_in),
-        import_check(std::move(check)),
+        hooks(std::move(hooks_in)),
         options(std::move(options_in)),
-        modules(store_in, compiler, arena, options) {}
+        modules(store_in, compiler, arena, options),
+        images(store_in, options.host_key) {}
 
   using Change = std::function<Result<void>(Record& record)>;
 
@@ -75,8 +78,29 @@ struct Registry::State {
   std::optional<Record> record_of(const FunctionId& id) const;
   void add_facts(VersionInfo& version) const;
 
-  Result<std::shared_ptr<const faaslet::ProtoFaaslet>> make_proto(const ReadyObject& ready,
-                                                                  const FunctionConfig& config) const;
+  // Keeps an image from being removed while it lives. Then it goes, unless a version has it.
+  class ImagePin {
+   public:
+    ImagePin(State& state, const FunctionId& id, std::string name);
+    ~ImagePin();
+    ImagePin(const ImagePin&) = delete;
+    ImagePin& operator=(const ImagePin&) = delete;
+    void keep() { keep_ = true; }
+
+   private:
+    State& state_;
+    const FunctionId id_;
+    std::multiset<std::string>::iterator at_;
+    bool keep_ = false;
+  };
+  // The image from the store, else a new one, stored. For a load it may not be stored: the load goes on then.
+  enum class For : uint8_t { kPublish, kLoad };
+  Result<std::shared_ptr<const faaslet::ProtoFaaslet>> make_proto(const ReadyObject& ready, const FunctionId& id,
+                                                                  const FunctionConfig& config, For purpose);
+  // Removes the images that no version of the function has; null: the function is gone.
+  void remove_unused_images(const FunctionId& id, const Record* record);
+  // At the start: the same for every function that there is or was.
+  Result<void> recover_images();
   // Changes the record of a function durably, then in the catalogue, together with what is loaded for its then current
   // version. The one place where records change.
   Result<VersionInfo> commit(const FunctionId& id, const Change& change,
@@ -97,9 +121,14 @@ struct Registry::State {
   void swap_in_optimised(const Digest& digest, const ReadyObject& ready);
 
   object_store::ObjectStore& store;
-  const ImportCheck import_check;
+  const HostHooks hooks;
   const RegistryOptions options;
   Modules modules;
+  const ImageStore images;
+  std::atomic<uint64_t> initialised = 0;
+  std::atomic<uint64_t> images_found = 0;
+  std::mutex images_mutex;
+  std::multiset<std::string> images_in_use;  // names that a publish or a load works with; they are not removed
 
   // The order of locks: commit, then catalogue, then those inside `modules`; background stands alone.
   std::mutex commit_mutex;  // held while a record is written
@@ -185,6 +214,7 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
   version.object_bytes = facts.stored_bytes;
   auto ready = std::make_shared<const LoadedFunction>(LoadedFunction{id, version, std::move(proto)});
   count_references(before ? &*before : nullptr, &after);
+  remove_unused_images(id, &after);
   LoadedVersions replaced;  // unmapped after the lock
   const std::unique_lock lock(catalogue_mutex);
   auto& entry = catalogue[id];
@@ -198,9 +228,70 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
 
 // ---- publish --------------------------------------------------------------------------------------------------------
 
+Registry::State::ImagePin::ImagePin(State& state, const FunctionId& id, std::string name) : state_(state), id_(id) {
+  const std::lock_guard lock(state_.images_mutex);
+  at_ = state_.images_in_use.insert(std::move(name));
+}
+
+Registry::State::ImagePin::~ImagePin() {
+  {
+    const std::lock_guard lock(state_.images_mutex);
+    state_.images_in_use.erase(at_);
+  }
+  if (keep_) return;
+  const auto record = state_.record_of(id_);
+  state_.remove_unused_images(id_, record ? &*record : nullptr);
+}
+
 Result<std::shared_ptr<const faaslet::ProtoFaaslet>> Registry::State::make_proto(const ReadyObject& ready,
-                                                                                 const FunctionConfig& config) const {
-  return faaslet::ProtoFaaslet::make_instantiated(ready.object, config.memory_pages_max());
+                                                                                 const FunctionId& id,
+                                                                                 const FunctionConfig& config,
+                                                                                 For purpose) {
+  ASSIGN_OR_RETURN(auto found, images.find(id, config, ready.object));
+  if (found) {
+    ++images_found;
+    return std::move(found->proto);
+  }
+  ASSIGN_OR_RETURN(auto instantiated,
+                   faaslet::ProtoFaaslet::make_instantiated(ready.object, config.memory_pages_max()));
+  ASSIGN_OR_RETURN(auto proto, hooks.initialise(std::move(instantiated), id, config));
+  if (proto->initialised()) ++initialised;
+  const auto stored = images.put(id, config, *proto);
+  if (!stored) {
+    if (purpose == For::kPublish) return std::unexpected(Error(stored.error()).within("its image cannot be stored"));
+    spdlog::warn("{}: its image cannot be stored, so its initialisers will run again: {}", quoted(id),
+                 stored.error().message);
+  }
+  return proto;
+}
+
+void Registry::State::remove_unused_images(const FunctionId& id, const Record* record) {
+  std::set<std::string> wanted;
+  if (record)
+    for (const auto& version : record->info.versions)
+      wanted.insert(ImageStore::name_of(id, version.module_digest, version.config));
+  const auto stored = images.list(id);
+  if (!stored) return spdlog::warn("{}: its images cannot be listed: {}", quoted(id), stored.error().message);
+  const std::lock_guard lock(images_mutex);
+  for (const auto& entry : *stored) {
+    if (wanted.contains(entry.name) || images_in_use.contains(entry.name)) continue;
+    if (const auto removed = images.remove(entry.name); !removed)  // the next start removes it
+      spdlog::warn("{} cannot be removed from the store: {}", entry.name, removed.error().message);
+  }
+}
+
+Result<void> Registry::State::recover_images() {
+  std::set<std::string> wanted;
+  for (const auto& [id, entry] : catalogue)
+    for (const auto& version : entry->record.info.versions)
+      wanted.insert(ImageStore::name_of(id, version.module_digest, version.config));
+  ASSIGN_OR_RETURN(const auto stored, images.list());
+  for (const auto& entry : stored) {
+    if (wanted.contains(entry.name)) continue;
+    spdlog::info("{} is removed from the store, nothing refers to it", entry.name);
+    TRY(images.remove(entry.name));
+  }
+  return {};
 }
 
 Result<VersionInfo> Registry::publish(const PublishRequest& request, const compiler::Progress& progress,
@@ -224,8 +315,9 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
   const auto pin = state.modules.pin(digest);
   ASSIGN_OR_RETURN(const ReadyObject ready, state.modules.ready(pin, state.first_tier(request.wasm.size()),
                                                                 &request.wasm, progress, std::move(stop)));
-  TRY(state.import_check(ready.object->module()));
-  ASSIGN_OR_RETURN(auto proto, state.make_proto(ready, config));
+  TRY(state.hooks.check(ready.object->module()));
+  State::ImagePin image_pin(state, id, ImageStore::name_of(id, digest, config));
+  ASSIGN_OR_RETURN(auto proto, state.make_proto(ready, id, config, State::For::kPublish));
   TRY(state.modules.store_wasm(pin, request.wasm));
   auto version = state.commit(
       id,
@@ -248,7 +340,9 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
         return {};
       },
       std::move(proto), ready.facts);
-  if (version && version->tier == wasm::Tier::kFast) state.optimise_later(digest);
+  if (!version) return version;
+  image_pin.keep();
+  if (version->tier == wasm::Tier::kFast) state.optimise_later(digest);
   return version;
 }
 
@@ -257,9 +351,12 @@ Result<VersionInfo> Registry::State::republish(const FunctionId& id, const Versi
   const auto pin = modules.pin(version.module_digest);
   auto ready = modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {});
   if (!ready) return std::unexpected(std::move(ready).error().within(quoted(id)));
-  ASSIGN_OR_RETURN(auto proto, make_proto(*ready, version.config));
+  ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
+  ASSIGN_OR_RETURN(auto proto, make_proto(*ready, id, version.config, For::kPublish));
   auto committed = commit(id, change, std::move(proto), ready->facts);
-  if (committed && committed->tier == wasm::Tier::kFast) optimise_later(version.module_digest);
+  if (!committed) return committed;
+  image_pin.keep();
+  if (committed->tier == wasm::Tier::kFast) optimise_later(version.module_digest);
   return committed;
 }
 
@@ -322,6 +419,7 @@ Result<void> Registry::remove(const FunctionId& id) {
     state_->catalogue.erase(id);
   }
   state_->count_references(&before, nullptr);
+  state_->remove_unused_images(id, nullptr);
   return {};
 }
 
@@ -331,7 +429,9 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const
                                                                            const VersionInfo& version) {
   const auto pin = modules.pin(version.module_digest);
   ASSIGN_OR_RETURN(const ReadyObject ready, modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {}));
-  ASSIGN_OR_RETURN(auto proto, make_proto(ready, version.config));
+  ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
+  ASSIGN_OR_RETURN(auto proto, make_proto(ready, id, version.config, For::kLoad));
+  image_pin.keep();
   LoadedFunction out{id, version, std::move(proto)};
   out.version.tier = ready.facts.tier;
   out.version.object_bytes = ready.facts.stored_bytes;
@@ -449,7 +549,8 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
           old.emplace_back(entry, function);
   }
   for (auto& [entry, before] : old) {
-    auto proto = make_proto(ready, before->version.config);
+    // The image that calls begin from now, with the other code's addresses.
+    auto proto = faaslet::ProtoFaaslet::make(ready.object, before->proto->state(), before->proto->memory_pages_max());
     if (!proto) {
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
@@ -468,9 +569,9 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
 
 Result<std::unique_ptr<Registry>> Registry::open(object_store::ObjectStore& store,
                                                  const compiler::ChildCompiler& compiler, faaslet::CodeArena& arena,
-                                                 ImportCheck import_check, RegistryOptions options) {
+                                                 HostHooks hooks, RegistryOptions options) {
   CHECK(options.versions_max >= 1 && options.compiles_at_once_max >= 1 && options.loaded_max >= 1);
-  auto state = std::make_unique<State>(store, compiler, arena, std::move(import_check), std::move(options));
+  auto state = std::make_unique<State>(store, compiler, arena, std::move(hooks), std::move(options));
   ASSIGN_OR_RETURN(const auto records, store.list("functions/"));
   bool all_read = true;
   for (const auto& entry : records) {
@@ -488,6 +589,7 @@ Result<std::unique_ptr<Registry>> Registry::open(object_store::ObjectStore& stor
     state->catalogue.emplace(id, std::move(function));
   }
   TRY(state->modules.recover(all_read));
+  if (all_read) TRY(state->recover_images());
   for (const auto& [id, entry] : state->catalogue) {
     const VersionInfo& version = entry->record.info.current_version();
     const ObjectFacts facts = state->modules.facts(version.module_digest);
@@ -526,8 +628,34 @@ std::optional<FunctionInfo> Registry::describe(const FunctionId& id) const {
   return std::move(record->info);
 }
 
+Result<std::vector<ImageInfo>> Registry::images(std::string_view tenant, std::string_view name) const {
+  std::vector<ImageInfo> out;
+  std::vector<std::string> names;  // of each
+  {
+    const std::shared_lock lock(state_->catalogue_mutex);
+    for (const auto& [id, entry] : state_->catalogue) {
+      if ((!tenant.empty() && id.tenant != tenant) || (!name.empty() && id.name != name)) continue;
+      const FunctionInfo& info = entry->record.info;
+      for (const auto& version : info.versions) {
+        out.push_back({id, version.number, version.number == info.current, entry->loaded.contains(version.number), 0});
+        names.push_back(ImageStore::name_of(id, version.module_digest, version.config));
+      }
+    }
+  }
+  std::map<std::string, uint64_t, std::less<>> sizes;
+  ASSIGN_OR_RETURN(const auto stored, state_->images.list());
+  for (const auto& entry : stored) sizes.emplace(entry.name, entry.size_bytes);
+  for (size_t i = 0; i < out.size(); ++i)
+    if (const auto found = sizes.find(names[i]); found != sizes.end()) out[i].stored_bytes = found->second;
+  std::ranges::sort(out, {}, [](const ImageInfo& info) { return std::pair(info.id, info.version); });
+  return out;
+}
+
 RegistryStats Registry::stats() const {
-  RegistryStats out{.compiled = state_->modules.compiled(), .compile_failures = state_->modules.compile_failures()};
+  RegistryStats out{.compiled = state_->modules.compiled(),
+                    .compile_failures = state_->modules.compile_failures(),
+                    .initialised = state_->initialised,
+                    .images_found = state_->images_found};
   {
     const std::shared_lock lock(state_->catalogue_mutex);
     out.functions = state_->catalogue.size();

@@ -1,6 +1,7 @@
 // The catalogue of functions and the way from published wasm to code that runs.
 //
-//   publish: wasm -> ObjectCache (ChildCompiler) -> CodeArena -> ProtoFaaslet; module and record -> store
+//   publish: wasm -> ObjectCache (ChildCompiler) -> CodeArena -> initialisers -> ProtoFaaslet; module, image and record ->
+//            store
 //   load:    what publish made; after a restart or an eviction the same again, from the store
 //
 // Durable: a function is there when publish returns, survives a restart, and is never half there: its record, one small
@@ -29,8 +30,16 @@
 
 namespace spore::functions {
 
-// Refuses a module that the host cannot run: unknown imports (all of them named), no entry point. kInvalidModule.
-using ImportCheck = std::function<Result<void>(const wasm::ModuleInfo&)>;
+// What the registry asks of the host interface, which it knows nothing of; by default nothing. Both may be called from
+// several threads.
+struct HostHooks {
+  // Refuses a module that the host cannot run: unknown imports (all of them named), no entry point. kInvalidModule.
+  std::function<Result<void>(const wasm::ModuleInfo&)> check = [](const auto&) { return Result<void>(); };
+  // From the image of the module as instantiated to the one that calls begin from. kInvalidModule, kDeadlineExceeded.
+  std::function<Result<std::shared_ptr<const faaslet::ProtoFaaslet>>(
+      std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id, const FunctionConfig& config)>
+      initialise = [](auto instantiated, const auto&, const auto&) { return instantiated; };
+};
 
 struct RegistryOptions {
   Bytes host_key;  // 32 bytes; seals compiled objects (functions/host_key.h)
@@ -63,12 +72,22 @@ struct ListQuery {
   size_t count_max = 1'000;
 };
 
+struct ImageInfo {
+  FunctionId id;
+  uint64_t version = 0;
+  bool current = false;
+  bool loaded = false;
+  uint64_t stored_bytes = 0;  // 0: it is not in the store
+};
+
 struct RegistryStats {
   size_t functions = 0;
   size_t loaded = 0;
   size_t background_waiting = 0;  // modules that wait for their optimised code, with the one being compiled
   uint64_t compiled = 0;          // since the registry was opened
   uint64_t compile_failures = 0;
+  uint64_t initialised = 0;  // images made by running initialisers
+  uint64_t images_found = 0;  // images taken from the store
 };
 
 class Registry {
@@ -76,7 +95,7 @@ class Registry {
   // `store`, `compiler` and `arena` outlive the registry. Errors: the store cannot be read.
   static Result<std::unique_ptr<Registry>> open(object_store::ObjectStore& store,
                                                 const compiler::ChildCompiler& compiler, faaslet::CodeArena& arena,
-                                                ImportCheck import_check, RegistryOptions options);
+                                                HostHooks hooks, RegistryOptions options);
   // Ends a background compile that is running.
   ~Registry();
   Registry(const Registry&) = delete;
@@ -102,6 +121,10 @@ class Registry {
   Result<VersionInfo> rollback(const FunctionId& id, std::optional<uint64_t> number = {});
   // kNotFound where there is none. Calls that run keep what they have.
   Result<void> remove(const FunctionId& id);
+
+  // The images in the store of the tenant's functions ("": all; a name: only that function's), by function and version.
+  // Reads the store.
+  Result<std::vector<ImageInfo>> images(std::string_view tenant, std::string_view name = "") const;
 
   RegistryStats stats() const;
   // Blocks until no module waits for its optimised code.

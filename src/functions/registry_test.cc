@@ -26,6 +26,7 @@ Result<void> no_imports(const wasm::ModuleInfo& module) {
 
 class RegistryTest : public ::testing::Test {
  protected:
+  HostHooks hooks_{.check = no_imports};
   static void SetUpTestSuite() { ASSERT_TRUE(faaslet::install_signal_handlers()); }
 
   RegistryTest() {
@@ -35,7 +36,7 @@ class RegistryTest : public ::testing::Test {
   }
   void open(object_store::ObjectStore* store = nullptr) {
     registry_.reset();
-    auto opened = Registry::open(store ? *store : *store_, compiler_, *arena_, no_imports, options_);
+    auto opened = Registry::open(store ? *store : *store_, compiler_, *arena_, hooks_, options_);
     ASSERT_TRUE(opened) << opened.error().message;
     registry_ = std::move(*opened);
   }

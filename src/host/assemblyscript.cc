@@ -8,6 +8,7 @@
 #include <string>
 
 #include "host/spore_calls.h"
+#include "host/wasi.h"
 
 namespace spore::host::assemblyscript {
 
@@ -122,6 +123,11 @@ Reply<double> seed(HostCall& call) {
 Reply<double> date_now(HostCall&) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
+Reply<double> still_date_now(HostCall& call) {
+  const uint64_t looks = ++call.state<HostState>().still_clock_looks;
+  return static_cast<double>((wasi::kStillClockNs + looks * wasi::kStillClockStepNs) / 1'000'000);
 }
 
 }  // namespace spore::host::assemblyscript

@@ -15,5 +15,6 @@ Reply<void> console_out(HostCall&, String text);
 Reply<void> console_error(HostCall&, String text);
 Reply<double> seed(HostCall&);
 Reply<double> date_now(HostCall&);
+Reply<double> still_date_now(HostCall&);  // for initialisers, as wasi::still_clock_time_get
 
 }  // namespace spore::host::assemblyscript

@@ -17,34 +17,47 @@ std::unexpected<Error> wrong_signature(const wasm::ModuleInfo& module, const was
 
 bool is_plain(const wasm::Signature& signature) { return signature.params.empty() && signature.results.empty(); }
 
+// The export of that name, a function without parameters and results; nothing where it is not there.
+Result<std::optional<uint32_t>> find_plain(const wasm::ModuleInfo& module, std::string_view name) {
+  const auto* found = module.find_export(name, ExternalKind::kFunction);
+  if (!found) return std::nullopt;
+  if (!is_plain(module.signature_of(found->index))) return wrong_signature(module, *found, "() -> ()");
+  return found->index;
+}
+
 }  // namespace
 
 Result<Entry> find_entry(const wasm::ModuleInfo& module) {
   Entry entry;
-  if (module.start) entry.functions.push_back(*module.start);
+  if (module.start) entry.initialisers.push_back(*module.start);
 
   if (const auto* call = module.find_export("spore_call", ExternalKind::kFunction)) {
     entry.kind = Entry::Kind::kReactor;
-    if (const auto* initialize = module.find_export("_initialize", ExternalKind::kFunction)) {
-      if (!is_plain(module.signature_of(initialize->index))) return wrong_signature(module, *initialize, "() -> ()");
-      entry.functions.push_back(initialize->index);
+    for (const std::string_view name : {"_initialize", "spore_init"}) {
+      ASSIGN_OR_RETURN(const auto initialiser, find_plain(module, name));
+      if (initialiser) entry.initialisers.push_back(*initialiser);
     }
+    ASSIGN_OR_RETURN(entry.before_snapshot, find_plain(module, "spore_before_snapshot"));
+    ASSIGN_OR_RETURN(entry.after_restore, find_plain(module, "spore_after_restore"));
     const wasm::Signature& signature = module.signature_of(call->index);
     entry.has_exit_code = signature.results == std::vector{wasm::ValueType::kI32};
     if (!signature.params.empty() || !(signature.results.empty() || entry.has_exit_code)) {
       return wrong_signature(module, *call, "() -> () or () -> (i32)");
     }
-    entry.functions.push_back(call->index);
-    return entry;
+    entry.call = call->index;
+  } else {
+    ASSIGN_OR_RETURN(const auto start, find_plain(module, "_start"));
+    if (!start) {
+      return fail(ErrorCode::kInvalidModule,
+                  "the module exports neither a function `_start` (a command) nor a function `spore_call` (a reactor)");
+    }
+    entry.call = *start;
   }
-
-  if (const auto* start = module.find_export("_start", ExternalKind::kFunction)) {
-    if (!is_plain(module.signature_of(start->index))) return wrong_signature(module, *start, "() -> ()");
-    entry.functions.push_back(start->index);
-    return entry;
-  }
-  return fail(ErrorCode::kInvalidModule,
-              "the module exports neither a function `_start` (a command) nor a function `spore_call` (a reactor)");
+  if (entry.after_restore) entry.from_image.push_back(*entry.after_restore);
+  entry.from_image.push_back(entry.call);
+  entry.from_start = entry.initialisers;
+  entry.from_start.push_back(entry.call);
+  return entry;
 }
 
 }  // namespace spore::host

@@ -26,7 +26,7 @@ TEST(Entry, CommandRunsStart) {
   const auto entry = find_entry(module_exporting({{"helper", kCode}, {"_start", kPlain}}));
   ASSERT_TRUE(entry) << entry.error().message;
   EXPECT_EQ(entry->kind, Entry::Kind::kCommand);
-  EXPECT_EQ(entry->functions, std::vector<uint32_t>{1});
+  EXPECT_EQ(entry->from_start, std::vector<uint32_t>{1});
   EXPECT_FALSE(entry->has_exit_code);
 }
 
@@ -34,14 +34,14 @@ TEST(Entry, ReactorRunsInitializeFirst) {
   const auto entry = find_entry(module_exporting({{"spore_call", kCode}, {"_initialize", kPlain}}));
   ASSERT_TRUE(entry) << entry.error().message;
   EXPECT_EQ(entry->kind, Entry::Kind::kReactor);
-  EXPECT_EQ(entry->functions, (std::vector<uint32_t>{1, 0}));
+  EXPECT_EQ(entry->from_start, (std::vector<uint32_t>{1, 0}));
   EXPECT_TRUE(entry->has_exit_code);
 }
 
 TEST(Entry, ReactorWithoutInitializeAndWithoutCode) {
   const auto entry = find_entry(module_exporting({{"spore_call", kPlain}}));
   ASSERT_TRUE(entry) << entry.error().message;
-  EXPECT_EQ(entry->functions, std::vector<uint32_t>{0});
+  EXPECT_EQ(entry->from_start, std::vector<uint32_t>{0});
   EXPECT_FALSE(entry->has_exit_code);
 }
 
@@ -50,13 +50,27 @@ TEST(Entry, StartSectionComesFirst) {
   info.start = 2;
   const auto entry = find_entry(info);
   ASSERT_TRUE(entry) << entry.error().message;
-  EXPECT_EQ(entry->functions, (std::vector<uint32_t>{2, 1, 0}));
+  EXPECT_EQ(entry->from_start, (std::vector<uint32_t>{2, 1, 0}));
+}
+
+TEST(Entry, InitialisersRunInOrderAndTheHooksStandAroundThem) {
+  auto info = module_exporting({{"spore_call", kCode},
+                                {"spore_after_restore", kPlain},
+                                {"spore_init", kPlain},
+                                {"spore_before_snapshot", kPlain},
+                                {"_initialize", kPlain}});
+  const auto entry = find_entry(info);
+  ASSERT_TRUE(entry) << entry.error().message;
+  EXPECT_EQ(entry->initialisers, (std::vector<uint32_t>{4, 2}));
+  EXPECT_EQ(entry->before_snapshot, 3u);
+  EXPECT_EQ(entry->from_image, (std::vector<uint32_t>{1, 0}));
+  EXPECT_EQ(entry->from_start, (std::vector<uint32_t>{4, 2, 0}));
 }
 
 TEST(Entry, SporeCallWinsOverStart) {
   const auto entry = find_entry(module_exporting({{"_start", kPlain}, {"spore_call", kPlain}}));
   ASSERT_TRUE(entry) << entry.error().message;
-  EXPECT_EQ(entry->functions, std::vector<uint32_t>{1});
+  EXPECT_EQ(entry->from_start, std::vector<uint32_t>{1});
 }
 
 TEST(Entry, MissingEntryNamesBoth) {

@@ -90,6 +90,8 @@ struct PendingCall {
   UniqueFd wait_fd;                    // an epoll set, where it waits for several descriptors
 };
 
+struct ImportDeclaration;
+
 struct HostState {
   // Opens the preopened directories. kInvalidArgument: an argument with a NUL, or too many bytes of them; kNotFound and
   // so on: a directory that cannot be opened, named.
@@ -115,6 +117,11 @@ struct HostState {
   std::chrono::nanoseconds cpu_time_base{0};
 
   PendingCall pending;
+
+  // Of a Faaslet that runs initialisers: the import that it asked for and cannot have, and how often it looked at the
+  // clock.
+  const ImportDeclaration* initialiser_asked = nullptr;
+  uint64_t still_clock_looks = 0;
 
   // The open descriptor of that number, or null.
   Descriptor* descriptor(uint32_t number);

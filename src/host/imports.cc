@@ -1,10 +1,12 @@
 #include "host/imports.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
 #include "host/assemblyscript.h"
 #include "host/binding.h"
+#include "host/host_state.h"
 #include "host/spore_calls.h"
 #include "host/wasi.h"
 
@@ -15,6 +17,35 @@ namespace {
 template <auto kFunction>
 ImportDeclaration declare(std::string_view module, std::string_view name, std::string_view documentation) {
   return {module, name, Binding<kFunction>::signature(), &Binding<kFunction>::call, documentation};
+}
+
+HostResult refuse(HostCall& call, faaslet::HostFunction function) {
+  const ImportDeclaration* declaration = &*std::ranges::find(imports(), function, &ImportDeclaration::function);
+  call.state<HostState>().initialiser_asked = declaration;
+  return call.trap(wasm::TrapKind::kHostCall, "an initialiser may not call " + std::string(declaration->name));
+}
+
+template <auto kFunction>
+HostResult refuse_in_initialiser(HostCall& call) {
+  return refuse(call, &Binding<kFunction>::call);
+}
+
+// The same for an import that an initialiser cannot have as it is.
+template <auto kFunction>
+ImportDeclaration declare(std::string_view module, std::string_view name, InInitialiser rule,
+                          std::string_view documentation) {
+  auto declaration = declare<kFunction>(module, name, documentation);
+  declaration.in_initialiser = rule;
+  declaration.initialiser_function = &refuse_in_initialiser<kFunction>;
+  return declaration;
+}
+
+// One of which an initialiser gets another form.
+template <auto kFunction, auto kInInitialiser>
+ImportDeclaration declare(std::string_view module, std::string_view name, std::string_view documentation) {
+  auto declaration = declare<kFunction>(module, name, documentation);
+  declaration.initialiser_function = &Binding<kInInitialiser>::call;
+  return declaration;
 }
 
 constexpr std::string_view kSpore = "spore";
@@ -28,11 +59,11 @@ std::vector<ImportDeclaration> make_table() {
   using namespace calls;
   namespace as = assemblyscript;
   return {
-      declare<&input_size>(kSpore, "input_size", "The size of the call's input in bytes."),
-      declare<&input_read>(kSpore, "input_read",
+      declare<&input_size>(kSpore, "input_size", InInitialiser::kNotCaptured, "The size of the call's input in bytes."),
+      declare<&input_read>(kSpore, "input_read", InInitialiser::kNotCaptured,
                            "(offset, pointer, size): copies at most size bytes of the input, from offset, to pointer; "
                            "returns how many, 0 past the end."),
-      declare<&output_write>(kSpore, "output_write",
+      declare<&output_write>(kSpore, "output_write", InInitialiser::kNotCaptured,
                              "(pointer, size): appends size bytes to the call's output; returns size."),
 
       declare<&args_get>(kWasi, "args_get", "(argv, argv_buf): the arguments; sizes by args_sizes_get."),
@@ -40,52 +71,52 @@ std::vector<ImportDeclaration> make_table() {
       declare<&environ_get>(kWasi, "environ_get", "(environ, environ_buf): NAME=value strings of the environment."),
       declare<&environ_sizes_get>(kWasi, "environ_sizes_get", "-> (count, bytes) of the environment."),
       declare<&clock_res_get>(kWasi, "clock_res_get", "(clock) -> (nanoseconds): the clock's resolution."),
-      declare<&clock_time_get>(kWasi, "clock_time_get",
+      declare<&clock_time_get, &still_clock_time_get>(kWasi, "clock_time_get",
                                "(clock, precision) -> (nanoseconds): 0 realtime, 1 monotonic, 2 and 3 the CPU time of "
                                "this call."),
       declare<&fd_advise>(kWasi, "fd_advise", "(fd, offset, length, advice): how the file will be used."),
       declare<&fd_allocate>(kWasi, "fd_allocate", "(fd, offset, length): reserves space for the file."),
-      declare<&fd_close>(kWasi, "fd_close", "(fd): closes it."),
+      declare<&fd_close>(kWasi, "fd_close", InInitialiser::kNotCaptured, "(fd): closes it."),
       declare<&fd_datasync>(kWasi, "fd_datasync", "(fd): writes the file's data to storage."),
       declare<&fd_fdstat_get>(kWasi, "fd_fdstat_get", "(fd) -> (fdstat): type, flags and rights."),
-      declare<&fd_fdstat_set_flags>(kWasi, "fd_fdstat_set_flags", "(fd, flags): append and nonblock can be changed."),
-      declare<&fd_fdstat_set_rights>(kWasi, "fd_fdstat_set_rights", "(fd, base, inheriting): gives up rights."),
+      declare<&fd_fdstat_set_flags>(kWasi, "fd_fdstat_set_flags", InInitialiser::kNotCaptured, "(fd, flags): append and nonblock can be changed."),
+      declare<&fd_fdstat_set_rights>(kWasi, "fd_fdstat_set_rights", InInitialiser::kNotCaptured, "(fd, base, inheriting): gives up rights."),
       declare<&fd_filestat_get>(kWasi, "fd_filestat_get", "(fd) -> (filestat): size, times, type."),
       declare<&fd_filestat_set_size>(kWasi, "fd_filestat_set_size", "(fd, size): cuts or extends the file."),
       declare<&fd_filestat_set_times>(kWasi, "fd_filestat_set_times", "(fd, atim, mtim, flags): sets its times."),
-      declare<&fd_pread>(kWasi, "fd_pread", "(fd, iovs, count, offset) -> (bytes): reads without moving the position."),
+      declare<&fd_pread>(kWasi, "fd_pread", InInitialiser::kNotCaptured, "(fd, iovs, count, offset) -> (bytes): reads without moving the position."),
       declare<&fd_prestat_get>(kWasi, "fd_prestat_get", "(fd) -> (prestat): of a preopened directory."),
       declare<&fd_prestat_dir_name>(kWasi, "fd_prestat_dir_name", "(fd, path, length): a preopened directory's name."),
       declare<&fd_pwrite>(kWasi, "fd_pwrite",
                           "(fd, iovs, count, offset) -> (bytes): writes without moving the position."),
-      declare<&fd_read>(kWasi, "fd_read", "(fd, iovs, count) -> (bytes): reads; 0 is the end. At most 1024 buffers."),
-      declare<&fd_readdir>(kWasi, "fd_readdir", "(fd, buf, length, cookie) -> (bytes): entries of a directory."),
-      declare<&fd_renumber>(kWasi, "fd_renumber", "(from, to): moves a descriptor to the number of another."),
+      declare<&fd_read>(kWasi, "fd_read", InInitialiser::kNotCaptured, "(fd, iovs, count) -> (bytes): reads; 0 is the end. At most 1024 buffers."),
+      declare<&fd_readdir>(kWasi, "fd_readdir", InInitialiser::kRefused, "(fd, buf, length, cookie) -> (bytes): entries of a directory."),
+      declare<&fd_renumber>(kWasi, "fd_renumber", InInitialiser::kNotCaptured, "(from, to): moves a descriptor to the number of another."),
       declare<&fd_seek>(kWasi, "fd_seek", "(fd, offset, whence) -> (position): moves the position."),
       declare<&fd_sync>(kWasi, "fd_sync", "(fd): writes the file to storage."),
       declare<&fd_tell>(kWasi, "fd_tell", "(fd) -> (position)."),
       declare<&fd_write>(kWasi, "fd_write", "(fd, iovs, count) -> (bytes): writes. At most 1024 buffers."),
-      declare<&path_create_directory>(kWasi, "path_create_directory", "(fd, path, length): makes a directory."),
-      declare<&path_filestat_get>(kWasi, "path_filestat_get", "(fd, lookup, path, length) -> (filestat)."),
-      declare<&path_filestat_set_times>(kWasi, "path_filestat_set_times",
+      declare<&path_create_directory>(kWasi, "path_create_directory", InInitialiser::kRefused, "(fd, path, length): makes a directory."),
+      declare<&path_filestat_get>(kWasi, "path_filestat_get", InInitialiser::kRefused, "(fd, lookup, path, length) -> (filestat)."),
+      declare<&path_filestat_set_times>(kWasi, "path_filestat_set_times", InInitialiser::kRefused,
                                         "(fd, lookup, path, length, atim, mtim, flags): sets a file's times."),
-      declare<&path_link>(kWasi, "path_link",
+      declare<&path_link>(kWasi, "path_link", InInitialiser::kRefused,
                           "(old_fd, lookup, old_path, length, new_fd, new_path, length): makes a hard link."),
-      declare<&path_open>(kWasi, "path_open",
+      declare<&path_open>(kWasi, "path_open", InInitialiser::kRefused,
                           "(fd, lookup, path, length, oflags, rights, inheriting, fdflags) -> (fd): opens below fd."),
-      declare<&path_readlink>(kWasi, "path_readlink", "(fd, path, length, buf, length) -> (bytes): what a link says."),
-      declare<&path_remove_directory>(kWasi, "path_remove_directory",
+      declare<&path_readlink>(kWasi, "path_readlink", InInitialiser::kRefused, "(fd, path, length, buf, length) -> (bytes): what a link says."),
+      declare<&path_remove_directory>(kWasi, "path_remove_directory", InInitialiser::kRefused,
                                       "(fd, path, length): removes an empty directory."),
-      declare<&path_rename>(kWasi, "path_rename", "(old_fd, old_path, length, new_fd, new_path, length)."),
-      declare<&path_symlink>(kWasi, "path_symlink",
+      declare<&path_rename>(kWasi, "path_rename", InInitialiser::kRefused, "(old_fd, old_path, length, new_fd, new_path, length)."),
+      declare<&path_symlink>(kWasi, "path_symlink", InInitialiser::kRefused,
                              "(target, length, fd, path, length): makes a symbolic link to a relative path."),
-      declare<&path_unlink_file>(kWasi, "path_unlink_file", "(fd, path, length): removes a name of a file."),
+      declare<&path_unlink_file>(kWasi, "path_unlink_file", InInitialiser::kRefused, "(fd, path, length): removes a name of a file."),
       declare<&poll_oneoff>(
           kWasi, "poll_oneoff",
           "(subscriptions, events, count) -> (count): waits for clocks and descriptors. At most 4096."),
       declare<&proc_exit>(kWasi, "proc_exit", "(code): ends the call with that exit code."),
       declare<&proc_raise>(kWasi, "proc_raise", "(signal): ENOSYS; a guest has no signals."),
-      declare<&random_get>(kWasi, "random_get", "(buf, length): random bytes of the host's kernel."),
+      declare<&random_get>(kWasi, "random_get", InInitialiser::kRandom, "(buf, length): random bytes of the host's kernel."),
       declare<&wasi::sched_yield>(kWasi, "sched_yield", "Lets others run."),
       declare<&sock_accept>(kWasi, "sock_accept", "(fd, flags) -> (fd): ENOTSOCK; no descriptor is a socket."),
       declare<&sock_recv>(kWasi, "sock_recv", "(fd, iovs, count, flags) -> (bytes, flags): ENOTSOCK."),
@@ -94,13 +125,13 @@ std::vector<ImportDeclaration> make_table() {
 
       declare<&as::abort>(kEnv, "abort", "AssemblyScript: (message, file, line, column): ends the call with a trap."),
       declare<&as::trace>(kEnv, "trace", "AssemblyScript: (message, count, five numbers): a line to the log."),
-      declare<&as::console_out>(kEnv, "console.log", "AssemblyScript: (text): a line to the standard output."),
-      declare<&as::console_out>(kEnv, "console.info", "AssemblyScript: the same."),
-      declare<&as::console_out>(kEnv, "console.debug", "AssemblyScript: the same."),
+      declare<&as::console_out>(kEnv, "console.log", InInitialiser::kNotCaptured, "AssemblyScript: (text): a line to the standard output."),
+      declare<&as::console_out>(kEnv, "console.info", InInitialiser::kNotCaptured, "AssemblyScript: the same."),
+      declare<&as::console_out>(kEnv, "console.debug", InInitialiser::kNotCaptured, "AssemblyScript: the same."),
       declare<&as::console_error>(kEnv, "console.warn", "AssemblyScript: (text): a line to the log."),
       declare<&as::console_error>(kEnv, "console.error", "AssemblyScript: the same."),
-      declare<&as::seed>(kEnv, "seed", "AssemblyScript: the seed of Math.random."),
-      declare<&as::date_now>(kEnv, "Date.now", "AssemblyScript: milliseconds since 1970."),
+      declare<&as::seed>(kEnv, "seed", InInitialiser::kRandom, "AssemblyScript: the seed of Math.random."),
+      declare<&as::date_now, &as::still_date_now>(kEnv, "Date.now", "AssemblyScript: milliseconds since 1970."),
   };
 }
 
@@ -118,6 +149,16 @@ const ImportDeclaration* find_declaration(const wasm::Import& import) {
   }();
   const auto found = kIndex.find(Key(import.module, import.name));
   return found == kIndex.end() ? nullptr : found->second;
+}
+
+std::string_view name_of(InInitialiser rule) {
+  switch (rule) {
+    case InInitialiser::kMay: return "";
+    case InInitialiser::kNotCaptured: return "each call";
+    case InInitialiser::kRandom: return "reseed";
+    case InInitialiser::kRefused: return "refused";
+  }
+  return "";
 }
 
 std::string_view name_of(wasm::ExternalKind kind) {
@@ -177,13 +218,9 @@ std::string shown(const wasm::Import& import) {
   return out;
 }
 
-}  // namespace
-
-std::span<const ImportDeclaration> imports() { return table(); }
-
-Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module) {
-  std::vector<faaslet::HostFunction> links;
-  links.reserve(module.imported_functions);
+Result<std::vector<const ImportDeclaration*>> find_declarations(const wasm::ModuleInfo& module) {
+  std::vector<const ImportDeclaration*> found;
+  found.reserve(module.imported_functions);
   Complaints complaints;
   for (const wasm::Import& import : module.imports) {
     if (import.kind != wasm::ExternalKind::kFunction) {
@@ -198,10 +235,33 @@ Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module) 
       complaints.add(shown(import) + " " + short_signature(wanted) + ": Spore offers it as " +
                      to_string(offered->signature));
     } else {
-      links.push_back(offered->function);
+      found.push_back(offered);
     }
   }
   if (!complaints.empty()) return fail(ErrorCode::kInvalidModule, complaints.message());
+  return found;
+}
+
+}  // namespace
+
+std::span<const ImportDeclaration> imports() { return table(); }
+
+Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module) {
+  ASSIGN_OR_RETURN(const auto found, find_declarations(module));
+  std::vector<faaslet::HostFunction> links;
+  for (const ImportDeclaration* declaration : found) links.push_back(declaration->function);
+  return links;
+}
+
+Result<std::vector<faaslet::HostFunction>> link_for_initialisers(const wasm::ModuleInfo& module) {
+  ASSIGN_OR_RETURN(const auto found, find_declarations(module));
+  const bool reseeds = module.find_export("spore_after_restore", wasm::ExternalKind::kFunction) != nullptr;
+  std::vector<faaslet::HostFunction> links;
+  for (const ImportDeclaration* declaration : found) {
+    const bool as_ever = !declaration->initialiser_function ||
+                         (reseeds && declaration->in_initialiser == InInitialiser::kRandom);
+    links.push_back(as_ever ? declaration->function : declaration->initialiser_function);
+  }
   return links;
 }
 
@@ -213,15 +273,20 @@ std::string render_documentation() {
       "fails when the two differ (`SPORE_UPDATE_DOCS=1` writes it anew).\n\n"
       "A function enters at the export `_start` (a command: input on stdin, output on stdout, log on stderr) or\n"
       "`spore_call` (a reactor, after `_initialize` if there is one; an i32 it returns is the exit code).\n"
-      "A pointer outside memory is EFAULT from WASI functions and a trap from the others.\n";
+      "A pointer outside memory is EFAULT from WASI functions and a trap from the others.\n\n"
+      "Initialisers (the start section, `_initialize`, `spore_init`) run once, when the function is published; see\n"
+      "[snapshots](snapshots.md). There a clock stands still, and an import marked\n"
+      "- *each call* makes them run in each call instead, because what it gives differs from call to call;\n"
+      "- *reseed* does the same, unless the module exports `spore_after_restore`;\n"
+      "- *refused* ends the publish with an error.\n";
   std::string_view module;
   for (const auto& declaration : table()) {
     if (declaration.module != module) {
       module = declaration.module;
-      out += "\n## " + std::string(module) + "\n\n| name | signature | |\n|---|---|---|\n";
+      out += "\n## " + std::string(module) + "\n\n| name | signature | | in an initialiser |\n|---|---|---|---|\n";
     }
     out += "| `" + std::string(declaration.name) + "` | `" + to_string(declaration.signature) + "` | " +
-           std::string(declaration.documentation) + " |\n";
+           std::string(declaration.documentation) + " | " + std::string(name_of(declaration.in_initialiser)) + " |\n";
   }
   return out;
 }

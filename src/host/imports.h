@@ -16,12 +16,24 @@
 
 namespace spore::host {
 
+// What an initialiser may do with an import: it runs once, for all calls, when a function is published.
+enum class InInitialiser : uint8_t {
+  kMay,
+  kNotCaptured,  // what it asks for differs from call to call; so the initialiser runs in each call
+  kRandom,       // the same, unless the module exports spore_after_restore and so says that it takes care of it
+  kRefused,      // the function cannot be published
+};
+
 struct ImportDeclaration {
   std::string_view module;
   std::string_view name;
   wasm::Signature signature;
   faaslet::HostFunction function = nullptr;
   std::string_view documentation;  // one line
+  InInitialiser in_initialiser = InInitialiser::kMay;
+  // What takes the function's place there: the function itself, a clock that stands still, or one that traps and leaves
+  // this declaration in HostState::initialiser_asked.
+  faaslet::HostFunction initialiser_function = nullptr;
 };
 
 // By module, then in the order in which they are documented.
@@ -32,6 +44,8 @@ std::span<const ImportDeclaration> imports();
 // with its signature and, where the name is known, the signature that Spore offers (up to kLinkErrorBytesMax; beyond
 // that it says how many more).
 Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module);
+// The same for a Faaslet that runs initialisers.
+Result<std::vector<faaslet::HostFunction>> link_for_initialisers(const wasm::ModuleInfo& module);
 constexpr size_t kLinkErrorBytesMax = 64 << 10;
 
 // The text of docs/host-interface.md.

@@ -93,15 +93,19 @@ CallResult exited(int32_t code) {
 }  // namespace
 
 std::optional<CallResult> Run::go(Seat& seat) {
-  for (; next_ < entry_->functions.size(); ++next_) {
+  for (; next_ < functions_.size(); ++next_) {
     Outcome outcome = [&] {
       CpuTime counted(*state_);
-      return std::exchange(parked_, false) ? faaslet_->resume(seat) : faaslet_->start(seat, entry_->functions[next_]);
+      return std::exchange(parked_, false) ? faaslet_->resume(seat) : faaslet_->start(seat, functions_[next_]);
     }();
     switch (outcome.kind) {
       case Outcome::Kind::kReturned: break;
       case Outcome::Kind::kTrapped: return trapped(std::move(outcome.trap));
-      case Outcome::Kind::kExited: return exited(outcome.exit_code);
+      case Outcome::Kind::kExited: {
+        CallResult result = exited(outcome.exit_code);
+        result.called_exit = true;
+        return result;
+      }
       case Outcome::Kind::kParked:
         parked_ = true;
         wait_ = outcome.wait;
@@ -125,7 +129,7 @@ CallResult Run::finish(Seat& seat, const RunLimits& limits) {
 }
 
 CallResult run(Faaslet& faaslet, HostState& state, Seat& seat, const Entry& entry, const RunLimits& limits) {
-  return Run(faaslet, state, entry).finish(seat, limits);
+  return Run(faaslet, state, entry, false).finish(seat, limits);
 }
 
 }  // namespace spore::host

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "faaslet/faaslet.h"
 #include "host/entry.h"
@@ -34,14 +35,19 @@ struct CallResult {
   };
   Kind kind = Kind::kExited;
   int32_t exit_code = 0;
+  bool called_exit = false;  // kExited by proc_exit, in the midst of it
   faaslet::Trap trap;
 };
 
 // A call, run in pieces. All three arguments outlive it; `state` is the one that `faaslet` was restored with.
 class Run {
  public:
-  Run(faaslet::Faaslet& faaslet, HostState& state, const Entry& entry)
-      : faaslet_(&faaslet), state_(&state), entry_(&entry) {}
+  // `initialised`: whether the Faaslet's image has the module's initialisers behind it.
+  Run(faaslet::Faaslet& faaslet, HostState& state, const Entry& entry, bool initialised)
+      : faaslet_(&faaslet),
+        state_(&state),
+        entry_(&entry),
+        functions_(initialised ? entry.from_image : entry.from_start) {}
 
   // Runs it until it ends, or until it parks: nothing then, and go() again when what wait() says has come. On a seat
   // that is between begin_call() and end_call().
@@ -54,12 +60,13 @@ class Run {
   faaslet::Faaslet* faaslet_;
   HostState* state_;
   const Entry* entry_;
-  size_t next_ = 0;      // in entry_->functions
+  std::span<const uint32_t> functions_;  // of entry_
+  size_t next_ = 0;                      // in functions_
   bool parked_ = false;  // inside that function
   faaslet::Wait wait_;
 };
 
-// The whole of it at once.
+// The whole of it at once, in an image whose initialisers have not run.
 CallResult run(faaslet::Faaslet& faaslet, HostState& state, faaslet::Seat& seat, const Entry& entry,
                const RunLimits& limits = {});
 

@@ -25,6 +25,11 @@ Status environ_get(HostCall&, GuestPtr<uint32_t> environ, Bytes8 environ_buf);
 Status environ_sizes_get(HostCall&, GuestPtr<uint32_t> count, GuestPtr<uint32_t> bytes);
 Status clock_res_get(HostCall&, ClockId id, GuestPtr<uint64_t> resolution);
 Status clock_time_get(HostCall&, ClockId id, uint64_t precision, GuestPtr<uint64_t> time);
+// For initialisers: realtime is 2000-01-01 and monotonic is 0, and each look is a microsecond after the last. What they
+// keep of it is the same in every image, and the past for whoever goes on from it.
+Status still_clock_time_get(HostCall&, ClockId id, uint64_t precision, GuestPtr<uint64_t> time);
+constexpr uint64_t kStillClockNs = 946'684'800'000'000'000;
+constexpr uint64_t kStillClockStepNs = 1'000;
 Status random_get(HostCall&, Bytes8 buf, uint32_t len);
 Reply<void> proc_exit(HostCall&, int32_t code);
 Status proc_raise(HostCall&, uint32_t signal);

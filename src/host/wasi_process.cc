@@ -98,6 +98,13 @@ Status clock_time_get(HostCall& call, ClockId id, uint64_t precision, GuestPtr<u
   return time.copy_out(GuestMemory(call), value) ? Errno::kSuccess : Errno::kFault;
 }
 
+Status still_clock_time_get(HostCall& call, ClockId id, uint64_t precision, GuestPtr<uint64_t> time) {
+  if (!host_clock(id)) return Errno::kInval;
+  const uint64_t since = kStillClockStepNs * ++state_of(call).still_clock_looks;
+  return time.copy_out(GuestMemory(call), (id == ClockId::kRealtime ? kStillClockNs : 0) + since) ? Errno::kSuccess
+                                                                                                  : Errno::kFault;
+}
+
 Status random_get(HostCall& call, Bytes8 buf, uint32_t len) {
   const auto range = buf.range(GuestMemory(call), len);
   if (!range) return Errno::kFault;

@@ -251,12 +251,9 @@ Result<void> Worker::prepare(Keeper& kept, Job& job) {
   const functions::FunctionConfig& config = function.version.config;
 
   host::CallSetup setup;
-  setup.arguments.reserve(1 + config.args.size() + job.request.arguments.size());
-  setup.arguments.push_back(function.id.name);
-  setup.arguments.insert(setup.arguments.end(), config.args.begin(), config.args.end());
+  setup.arguments = config.arguments(function.id.name);
   std::ranges::move(job.request.arguments, std::back_inserter(setup.arguments));
-  setup.environment.reserve(config.env.size() + job.request.environment.size());
-  for (const auto& [name, value] : config.env) setup.environment.push_back(name + "=" + value);
+  setup.environment = config.environment();
   std::ranges::move(job.request.environment, std::back_inserter(setup.environment));
   setup.input = std::move(job.request.input);
   setup.limits.output_bytes_max = config.output_max_bytes;
@@ -277,7 +274,7 @@ Result<void> Worker::prepare(Keeper& kept, Job& job) {
                                                                keeper.state.get()));
     keeper.proto = function.proto;
   }
-  job.run.emplace(*keeper.faaslet, *keeper.state, keeper.program->entry);
+  job.run.emplace(*keeper.faaslet, *keeper.state, keeper.program->entry, function.proto->initialised());
   return {};
 }
 

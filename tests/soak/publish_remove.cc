@@ -68,8 +68,7 @@ Result<void> soak(int cycles) {
   functions::RegistryOptions options;
   options.host_key = Bytes(32, 2);
   options.fast_tier_above_bytes = kLargeModuleBytes;
-  const auto allow_all = [](const wasm::ModuleInfo&) -> Result<void> { return {}; };
-  ASSIGN_OR_RETURN(const auto registry, functions::Registry::open(*store, compiler, *arena, allow_all, options));
+  ASSIGN_OR_RETURN(const auto registry, functions::Registry::open(*store, compiler, *arena, {}, options));
 
   const int warm_up = std::max(1, cycles / 20);
   Usage before;
