@@ -8,9 +8,8 @@
 
 #include "base/fd.h"
 #include "bin/commands.h"
-#include "bin/http_client.h"
+#include "bin/host_client.h"
 #include "bin/progress.h"
-#include "functions/function.h"
 
 namespace spore::bin {
 namespace {
@@ -19,113 +18,6 @@ using nlohmann::json;
 
 constexpr uint64_t kModuleBytesMax = 1ull << 30;
 constexpr uint64_t kInputBytesMax = 4ull << 30;
-
-// A function as the command line names it: TENANT/NAME, where versions are allowed also TENANT/NAME@VERSION.
-struct Target {
-  functions::FunctionId id;
-  std::string version;  // "": the current one
-
-  std::string text() const { return id.text() + (version.empty() ? "" : "@" + version); }
-  std::string path() const { return "/v1/functions/" + text(); }
-};
-
-Result<Target> parse_target(const std::string& text, bool with_version) {
-  const size_t at = text.find('@');
-  Target out;
-  ASSIGN_OR_RETURN(out.id, functions::FunctionId::parse(std::string_view(text).substr(0, at)));
-  if (at == std::string::npos) return out;
-  out.version = text.substr(at + 1);
-  if (!with_version) return fail(ErrorCode::kInvalidArgument, "this takes a function, without a version: " + text);
-  if (out.version.empty() || out.version.find_first_not_of("0123456789") != std::string::npos)
-    return fail(ErrorCode::kInvalidArgument, "the version after @ must be a number: " + text);
-  return out;
-}
-
-// A problem document as people read it: title, detail, the guest's stack.
-Error error_of(const json& problem, unsigned status) {
-  const auto text = [&](const char* field) {
-    const auto it = problem.find(field);
-    return it != problem.end() && it->is_string() ? it->get<std::string>() : std::string();
-  };
-  std::string message = text("title");
-  if (const auto detail = text("detail"); !detail.empty()) message += (message.empty() ? "" : ": ") + detail;
-  if (message.empty()) message = "the host answered with status " + std::to_string(status);
-  if (const auto stack = problem.find("stack"); stack != problem.end() && stack->is_array())
-    for (const auto& frame : *stack)
-      if (frame.is_object())
-        message +=
-            "\n    at " + frame.value("function", json("?")).dump() + " +" + frame.value("offset", json(0)).dump();
-  return {ErrorCode::kUnavailable, std::move(message)};
-}
-
-std::unexpected<Error> error_of(const HttpResponse& response) {
-  const json problem = json::parse(response.body, nullptr, false);
-  if (problem.is_object()) return std::unexpected(error_of(problem, response.status));
-  return fail(ErrorCode::kUnavailable, "the host answered with status " + std::to_string(response.status));
-}
-
-Result<void> write_out(std::string_view bytes) { return write_all(STDOUT_FILENO, as_bytes(bytes)); }
-
-std::string size_text(const json& bytes) {
-  const double value = bytes.is_number() ? bytes.get<double>() : 0;
-  char text[32];
-  if (value >= 1 << 20)
-    std::snprintf(text, sizeof(text), "%.1f MiB", value / (1 << 20));
-  else
-    std::snprintf(text, sizeof(text), "%.1f KiB", value / (1 << 10));
-  return text;
-}
-
-std::string text_of(const json& object, const char* field) {
-  const auto it = object.find(field);
-  if (it == object.end()) return "";
-  return it->is_string() ? it->get<std::string>() : it->dump();
-}
-
-// Columns as wide as their widest cell.
-std::string table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows)
-    for (size_t i = 0; i < row.size(); ++i) {
-      if (i == widths.size()) widths.push_back(0);
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  std::string out;
-  for (const auto& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      out += row[i];
-      if (i + 1 < row.size()) out.append(widths[i] - row[i].size() + 2, ' ');
-    }
-    out += '\n';
-  }
-  return out;
-}
-
-// What all client commands share.
-class Client {
- public:
-  std::string url = "http://127.0.0.1:7077";
-  std::string token;
-
-  void add_options(CLI::App& command) {
-    command.add_option("--server", url, "The host's address")->envname("SPORE_SERVER")->capture_default_str();
-    command.add_option("--token", token, "The key to show to the host")->envname("SPORE_TOKEN");
-  }
-  Result<HttpResponse> send(HttpRequest request,
-                            const std::function<Result<void>(std::string_view)>& on_body = {}) const {
-    ASSIGN_OR_RETURN(ServerAddress server, ServerAddress::parse(url));
-    server.token = token;
-    ASSIGN_OR_RETURN(HttpResponse response, send_request(server, request, on_body));
-    if (!response.ok()) return error_of(response);
-    return response;
-  }
-  Result<json> send_for_json(HttpRequest request) const {
-    ASSIGN_OR_RETURN(const HttpResponse response, send(std::move(request)));
-    json out = json::parse(response.body, nullptr, false);
-    if (!out.is_object()) return fail(ErrorCode::kUnavailable, "the host's answer is no JSON object");
-    return out;
-  }
-};
 
 struct PublishArguments {
   std::string file, name, if_match;
@@ -221,26 +113,13 @@ Result<void> list(const Client& client, const std::string& what, bool raw) {
   const std::string tenant = what.substr(0, slash), prefix = slash == std::string::npos ? "" : what.substr(slash + 1);
   if (!tenant.empty()) TRY(functions::check_name_part("the tenant's name", tenant));
   std::vector<std::vector<std::string>> rows{{"FUNCTION", "VERSION", "TIER", "WASM", "PUBLISHED", "DIGEST"}};
-  json all = json::array();
-  std::string cursor;
-  do {
-    std::string path = "/v1/functions" + (tenant.empty() ? "" : "/" + tenant) + "?limit=1000";
-    if (!prefix.empty()) path += "&prefix=" + percent_encode(prefix);
-    if (!cursor.empty()) path += "&cursor=" + percent_encode(cursor);
-    ASSIGN_OR_RETURN(const json page, client.send_for_json({.target = path}));
-    if (!page.contains("functions") || !page["functions"].is_array())
-      return fail(ErrorCode::kUnavailable, "the host's answer holds no list of functions");
-    for (const auto& entry : page["functions"]) {
-      if (!entry.is_object()) continue;
-      all.push_back(entry);
-      rows.push_back({text_of(entry, "tenant") + "/" + text_of(entry, "name"), text_of(entry, "version"),
-                      text_of(entry, "tier"), size_text(entry.value("wasm_bytes", json(0))),
-                      text_of(entry, "published_at"), text_of(entry, "digest").substr(0, 16)});
-    }
-    const std::string next = text_of(page, "cursor");
-    if (next == cursor) break;
-    cursor = next;
-  } while (!cursor.empty());
+  const std::string path = "/v1/functions" + (tenant.empty() ? "" : "/" + tenant) + "?limit=1000" +
+                           (prefix.empty() ? "" : "&prefix=" + percent_encode(prefix));
+  ASSIGN_OR_RETURN(const json all, client.send_for_list(path, "functions"));
+  for (const auto& entry : all)
+    rows.push_back({text_of(entry, "tenant") + "/" + text_of(entry, "name"), text_of(entry, "version"),
+                    text_of(entry, "tier"), size_text(entry.value("wasm_bytes", json(0))),
+                    text_of(entry, "published_at"), text_of(entry, "digest").substr(0, 16)});
   return write_out(raw ? all.dump(2) + "\n" : table(rows));
 }
 
@@ -305,22 +184,6 @@ Result<void> remove(const Client& client, const std::vector<std::string>& names)
   return {};
 }
 
-// Adds one command; `arguments` lives as long as the callback, which runs `action` and tells its error.
-template <class Arguments>
-CLI::App* add(CLI::App& app, int& exit_code, const char* name, const char* help,
-              const std::shared_ptr<Arguments>& arguments, Result<void> (*action)(const Client&, const Arguments&)) {
-  auto* const command = app.add_subcommand(name, help);
-  const auto client = std::make_shared<Client>();
-  client->add_options(*command);
-  command->callback([client, arguments, action, name, &exit_code] {
-    const auto done = action(*client, *arguments);
-    if (done) return;
-    std::fprintf(stderr, "spore %s: %s\n", name, done.error().message.c_str());
-    exit_code = 1;
-  });
-  return command;
-}
-
 struct FunctionArguments {
   std::string function;
   unsigned count = 100;
@@ -334,7 +197,7 @@ struct FunctionArguments {
 void add_client(CLI::App& app, int& exit_code) {
   const auto publishing = std::make_shared<PublishArguments>();
   auto* command =
-      add<PublishArguments>(app, exit_code, "publish", "Publish a module as a function", publishing, publish);
+      add_command<PublishArguments>(app, exit_code, "publish", "Publish a module as a function", publishing, publish);
   command->add_option("FILE", publishing->file, "The WebAssembly module")->required();
   command->add_option("--name", publishing->name, "TENANT/NAME of the function")->required();
   command->add_option("--if-match", publishing->if_match, "Only over the version with this digest");
@@ -352,8 +215,8 @@ void add_client(CLI::App& app, int& exit_code) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 
   const auto calling = std::make_shared<CallArguments>();
-  command =
-      add<CallArguments>(app, exit_code, "call", "Call a function; its output goes to standard output", calling, call);
+  command = add_command<CallArguments>(app, exit_code, "call", "Call a function; its output goes to standard output",
+                                       calling, call);
   command->add_option("FUNCTION", calling->function, "TENANT/NAME[@VERSION]")->required();
   auto* const text = command->add_option("-d,--data", calling->text, "The input");
   command->add_option("--data-file", calling->file, "The file that holds the input; - is standard input")
@@ -364,7 +227,7 @@ void add_client(CLI::App& app, int& exit_code) {
   const auto with_function = [&](const char* name, const char* help,
                                  Result<void> (*action)(const Client&, const FunctionArguments&)) {
     const auto arguments = std::make_shared<FunctionArguments>();
-    auto* const added = add<FunctionArguments>(app, exit_code, name, help, arguments, action);
+    auto* const added = add_command<FunctionArguments>(app, exit_code, name, help, arguments, action);
     return std::pair{added, arguments};
   };
   using A = const FunctionArguments&;

@@ -843,7 +843,8 @@ void FunctionGenerator::expression(const wabt::Expr& expr) {
       const auto* e = cast<wabt::MemoryCopyExpr>(&expr);
       llvm::Value* count = pop();
       llvm::Value* from = pop();
-      builtin(Builtin::kMemoryCopy, {number(e->destmemidx.index()), number(e->srcmemidx.index()), pop(), from, count});
+      // The first index in the module is the destination; this libwabt, older than that decision, calls it the source.
+      builtin(Builtin::kMemoryCopy, {number(e->srcmemidx.index()), number(e->destmemidx.index()), pop(), from, count});
       return;
     }
     case ExprType::MemoryFill: {

@@ -10,7 +10,7 @@
 namespace spore::compiler {
 
 // Changes whenever the same module may give other code. Part of the key under which objects are cached.
-constexpr uint32_t kCompilerVersion = 3;
+constexpr uint32_t kCompilerVersion = 4;
 
 // What a module may use beyond the core specification: bits of Options::proposals.
 enum Proposal : uint32_t {

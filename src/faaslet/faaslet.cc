@@ -79,6 +79,7 @@ Result<std::unique_ptr<Faaslet>> Faaslet::restore(Slot slot, std::shared_ptr<con
   TRY(proto->map_into(faaslet->slot_.memory()));
   faaslet->window_floor_ = proto->window_floor();
   faaslet->proto_ = std::move(proto);
+  faaslet->clean_ = true;
   return faaslet;
 }
 
@@ -94,6 +95,7 @@ Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell
     return outcome;
   }
   if (tracked_seat_ != thread.serial) tracked_seat_ = 0;
+  clean_ = false;
   for (uint32_t i = 0; i < arguments.size(); ++i) cell(i) = arguments[i];
 
   // Below the frames that wait for this call, if there are any.

@@ -142,6 +142,7 @@ class Faaslet {
   uint64_t tracked_seat_ = 0;        // copied_ is complete as long as the guest has run on this seat only (0: it is not),
   uint64_t tracked_faults_ = 0;      // and its thread has taken this many page faults
   uint32_t resets_ = 0;
+  bool clean_ = false;  // nothing has run since it was restored or reset
   std::unique_ptr<Parked> parked_;
   // What the last host call left for start() and resume() to report.
   Trap pending_trap_;

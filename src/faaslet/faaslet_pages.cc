@@ -73,6 +73,7 @@ bool Faaslet::reset() {
   }
   tracked_seat_ = seat;
   tracked_faults_ = faults;
+  clean_ = true;
   pending_trap_ = {};
   pending_wait_ = {};
   pending_exit_code_ = 0;
@@ -215,6 +216,7 @@ Result<Slot> Faaslet::move_out() {
     const uint64_t end = end_of_region(i);
     const uint64_t image_end = begin + proto_->regions()[i].image_bytes;
     parked->region_bytes.push_back(end - begin);
+    if (clean_) continue;
     ASSIGN_OR_RETURN(const auto copied, list_copied_pages(begin, end));
     for (const PageRange& range : copied) {
       for (uint64_t page = range.begin; page < range.end; page += kPageBytes) {

@@ -57,6 +57,7 @@ struct Seat::State {
   std::atomic<uint64_t> current{0};    // generation that runs now, 0: none
   std::atomic<uint64_t> requested{0};  // generation that is to stop
   uint64_t last = 0;
+  uint64_t serial = 0;
   void* signal_stack = nullptr;
   stack_t previous_stack{};
 };
@@ -194,7 +195,7 @@ Seat::Seat() : state_(std::make_unique<State>()) {
   g_requested = &state_->requested;
   spore_thread_state.seat = this;
   static std::atomic<uint64_t> seats{0};
-  spore_thread_state.serial = ++seats;
+  spore_thread_state.serial = state_->serial = ++seats;
 }
 
 Seat::~Seat() {
@@ -206,6 +207,8 @@ Seat::~Seat() {
   ::sigaltstack(&state_->previous_stack, nullptr);
   ::munmap(state_->signal_stack, kSignalStackBytes);
 }
+
+uint64_t Seat::serial() const { return state_->serial; }
 
 uint64_t Seat::begin_call() {
   spore_thread_state.pending = 0;

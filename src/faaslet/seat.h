@@ -23,6 +23,9 @@ class Seat {
   Seat(const Seat&) = delete;
   Seat& operator=(const Seat&) = delete;
 
+  // No other seat of this process has or had it.
+  uint64_t serial() const;
+
   // The generation of the call that begins now. This seat's thread only.
   uint64_t begin_call();
   // The call of begin_call() is over: interrupts for it no longer do anything.

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "gateway/api_support.h"
 #include "gateway/openapi.h"
 #include "gateway/problem.h"
 
@@ -38,6 +39,7 @@ constexpr Rule kRules[] = {
     {Endpoint::kLogs, Verb::get, Scope::kRead, false},
     {Endpoint::kCall, Verb::post, Scope::kCall, true},
     {Endpoint::kOperation, Verb::get, Scope::kPublish, false},
+    {Endpoint::kSnapshots, Verb::get, Scope::kRead, false},
 };
 
 std::string_view name_of(Verb method) {
@@ -54,16 +56,6 @@ bool wants_async(const Request& request) {
   if (request.field(Field::kPrefer).find("respond-async") != std::string::npos) return true;
   const auto async = request.parameter("async");
   return async && *async != "0" && *async != "false";
-}
-
-std::optional<uint64_t> parse_number(std::string_view text) {
-  uint64_t value = 0;
-  if (text.empty() || text.size() > 19) return std::nullopt;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return std::nullopt;
-    value = value * 10 + static_cast<uint64_t>(c - '0');
-  }
-  return value;
 }
 
 }  // namespace
@@ -128,6 +120,7 @@ std::variant<uint64_t, Response> Api::admit(Request& request) {
 
 void Api::handle(Request& request, Responder responder) {
   const Route& route = request.route;
+  if (route.endpoint == Endpoint::kSnapshots) return snapshots(request, std::move(responder));
   if (route.name.empty()) return responder.respond(answer(request, get(request)));
   auto id = functions::FunctionId::make(route.tenant, route.name);
   if (!id) {

@@ -55,6 +55,15 @@ class Api final : public Application {
 
  private:
   struct Publish;
+  // What a request asks about images.
+  struct SnapshotQuery {
+    std::string tenant, name;         // "": all
+    bool describe = false;            // one version, else a list
+    std::optional<uint64_t> version;  // default: the current one
+    size_t limit = 0;
+    std::optional<std::pair<functions::FunctionId, uint64_t>> after;
+    std::string path;
+  };
 
   Response answer(const Request& request, Response response);
   Response get(const Request& request);
@@ -64,6 +73,10 @@ class Api final : public Application {
   Response config(const Request& request, const functions::FunctionId& id);
   Response logs(const Request& request, const functions::FunctionId& id);
   Response operation(const Request& request);
+
+  void snapshots(Request& request, Responder responder);
+  Response list_snapshots(const SnapshotQuery& query);
+  Response describe_snapshot(const SnapshotQuery& query);
 
   void call(Request& request, functions::FunctionId id, Responder responder);
   void start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call,

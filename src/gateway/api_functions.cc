@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "gateway/api.h"
+#include "gateway/api_support.h"
 #include "gateway/problem.h"
 
 namespace spore::gateway {
@@ -62,10 +63,6 @@ json versions_json(const FunctionInfo& function) {
   return versions;
 }
 
-Response json_response(unsigned status, const json& body) {
-  return text_response(status, "application/json", body.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-}
-
 std::string etag_of(const VersionInfo& version) { return "\"" + version.digest_text() + "\""; }
 
 Response with_etag(Response response, const VersionInfo& version) {
@@ -111,15 +108,6 @@ std::optional<Precondition> precondition_of(const Request& request) {
 
 Response tag_is_foreign(const Request& request) {
   return problem(412, "If-Match takes * or one entity tag as this host gave it, If-None-Match only *", request.path());
-}
-
-size_t limit_of(const Request& request, size_t standard, size_t most) {
-  const auto text = request.parameter("limit");
-  if (!text || text->empty() || text->size() > 9 ||
-      !std::ranges::all_of(*text, [](char c) { return c >= '0' && c <= '9'; })) {
-    return standard;
-  }
-  return std::clamp<size_t>(std::stoul(*text), 1, most);
 }
 
 Response no_function(const FunctionId& id, const Request& request) {
@@ -292,7 +280,7 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
         registry_.publish(publish_request, [&](double share) { job->progress(share); }, stop_publishing_.get_token());
     job->wasm = {};
     job->wasm_share.release();
-    worker_.forget_idle();
+    worker_.forget_unused();
     metrics_.count_publish(published.has_value());
     if (published) {
       const bool unchanged = before && before->current == published->number;
@@ -359,7 +347,7 @@ void Api::change(Request& request, FunctionId id, Responder responder) {
     } else {
       response = remove(id, precondition.digest);
     }
-    worker_.forget_idle();
+    worker_.forget_unused();
     metrics_.count_response(response.status);
     shared->respond(std::move(response));
   };

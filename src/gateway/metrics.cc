@@ -87,6 +87,9 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
          registry.background_waiting);
   single(out, "spore_compiles_total", "counter", "Modules compiled.", registry.compiled);
   single(out, "spore_compile_failures_total", "counter", "Compilations that failed.", registry.compile_failures);
+  single(out, "spore_initialisers_total", "counter", "Images made by running a function's initialisers.",
+         registry.initialised);
+  single(out, "spore_images_found_total", "counter", "Images taken from the store.", registry.images_found);
   return out;
 }
 

@@ -32,6 +32,13 @@ bool decode(std::string_view segment, std::string& out) {
   return true;
 }
 
+std::optional<uint64_t> parse_version(std::string_view digits) {
+  uint64_t version = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), version);
+  if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return std::nullopt;
+  return version;
+}
+
 Endpoint function_endpoint(std::string_view rest) {
   if (rest.empty()) return Endpoint::kFunction;
   if (rest == "/call") return Endpoint::kCall;
@@ -80,27 +87,35 @@ Route parse_route(std::string_view path) {
     if (!route.id.empty() && route.id.find('/') == std::string::npos) route.endpoint = Endpoint::kOperation;
     return route;
   }
-  constexpr std::string_view kFunctions = "/v1/functions";
-  if (!path.starts_with(kFunctions)) return route;
-  std::string_view rest = path.substr(kFunctions.size());
-  if (rest.empty() || rest == "/") return alone(Endpoint::kFunctions);
+  constexpr std::string_view kFunctions = "/v1/functions", kSnapshots = "/v1/snapshots";
+  const bool snapshots = path.starts_with(kSnapshots);
+  if (!snapshots && !path.starts_with(kFunctions)) return route;
+  std::string_view rest = path.substr(snapshots ? kSnapshots.size() : kFunctions.size());
+  const Endpoint list = snapshots ? Endpoint::kSnapshots : Endpoint::kFunctions;
+  if (rest.empty() || rest == "/") return alone(list);
   if (rest.front() != '/') return route;
   if (!decode(take_segment(rest), route.tenant) || route.tenant.empty()) return route;
   if (rest.empty() || rest == "/") {
-    route.endpoint = Endpoint::kFunctions;
+    route.endpoint = list;
     return route;
   }
   std::string_view name = take_segment(rest);
   if (const size_t at = name.find('@'); at != std::string_view::npos) {
-    const std::string_view digits = name.substr(at + 1);
-    uint64_t version = 0;
-    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), version);
-    if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return route;
-    route.version = version;
+    route.version = parse_version(name.substr(at + 1));
+    if (!route.version) return route;
     name = name.substr(0, at);
   }
   if (!decode(name, route.name) || route.name.empty()) return route;
-  route.endpoint = function_endpoint(rest);
+  if (!snapshots) {
+    route.endpoint = function_endpoint(rest);
+    return route;
+  }
+  if (rest.size() > 1) {
+    if (route.version) return route;
+    route.version = parse_version(rest.substr(1));
+    if (!route.version) return route;
+  }
+  route.endpoint = Endpoint::kSnapshots;
   return route;
 }
 

@@ -23,6 +23,7 @@ enum class Endpoint : uint8_t {
   kLogs,       // .../logs
   kCall,       // .../call
   kOperation,  // /v1/operations/ID
+  kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
 };
 
 struct Route {

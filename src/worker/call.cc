@@ -40,6 +40,7 @@ std::string_view to_string(CallStatus status) {
 std::string_view to_string(StartKind start) {
   switch (start) {
     case StartKind::kNone: return "none";
+    case StartKind::kCold: return "cold";
     case StartKind::kRestored: return "restored";
     case StartKind::kWarm: return "warm";
   }

@@ -32,6 +32,7 @@ struct CallRequest {
   CallId id = CallId::random();
   std::shared_ptr<const functions::LoadedFunction> function;
   Bytes input;
+  std::chrono::microseconds loading{0};  // how long the function had to be loaded for this call; 0: it was loaded
   std::optional<std::chrono::milliseconds> timeout;  // shortens the function's own, queueing included
   std::vector<std::string> arguments;                // behind the configured ones
   std::vector<std::string> environment;              // "NAME=value", behind the configured ones
@@ -54,8 +55,9 @@ std::string_view to_string(CallStatus status);
 // How the Faaslet came to be.
 enum class StartKind : uint8_t {
   kNone,      // the call never started
+  kCold,      // the function had to be loaded for this call; then as kRestored
   kRestored,  // into a slot, from the function's ProtoFaaslet
-  kWarm,      // it ran an earlier call of the same code and image on this thread, and was reset since
+  kWarm,      // it ran an earlier call of the same image, and was reset since
 };
 std::string_view to_string(StartKind start);
 
@@ -70,6 +72,7 @@ struct CallResult {
   Error error;  // kFailed
   StartKind start = StartKind::kNone;
   std::chrono::microseconds queued{0};    // from submit to start
+  std::chrono::microseconds starting{0};  // from there to the guest's first instruction, and any loading before
   std::chrono::microseconds duration{0};  // from submit to end
 };
 

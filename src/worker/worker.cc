@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "host/imports.h"
 #include "host/run.h"
 
 namespace spore::worker {
@@ -26,7 +25,7 @@ CallResult refused(const CallId& id, CallStatus status) {
 
 // ---- attached threads -----------------------------------------------------------------------------------------------
 
-Worker::Attachment::Attachment(Worker& worker) : worker_(worker) {
+Worker::Attachment::Attachment(Worker& worker) : worker_(worker), serial_(seat_.serial()) {
   CHECK(attached_here == nullptr);
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
@@ -44,7 +43,10 @@ Worker::Attachment* Worker::current_attachment() {
 // ---- intake ---------------------------------------------------------------------------------------------------------
 
 Worker::Worker(WorkerOptions options, std::function<void()> wake)
-    : options_(options), wake_(std::move(wake)), watchdog_([this] { watchdog_loop(); }) {}
+    : options_(std::move(options)),
+      wake_(std::move(wake)),
+      pool_(options_.pool, [this] { return reclaim_slot(); }),
+      watchdog_([this] { watchdog_loop(); }) {}
 
 Worker::~Worker() {
   std::deque<Job> waiting;
@@ -134,7 +136,6 @@ void Worker::occupy(State& state, Attachment& here, const Job& job) {
                    .id = job.request.id,
                    .generation = here.seat_.begin_call(),
                    .deadline = job.deadline,
-                   .forgotten = state.forgotten,
                    .timed_out = false,
                    .cancelled = false};
   watch(state, job.deadline);
@@ -179,7 +180,8 @@ void Worker::end_early(Job job, CallStatus status) {
   result.duration = duration_cast<microseconds>(now - job.submitted);
   result.trap.kind = wasm::TrapKind::kInterrupted;
   result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
-  job.keeper = {};
+  if (job.instance) parked_bytes_ -= job.instance->faaslet().parked_bytes();
+  job.instance.reset();
   job.done(std::move(result));
 }
 
@@ -203,17 +205,15 @@ WorkerStats Worker::stats() const {
   return {.running = state->running,
           .waiting = state->queue.size(),
           .parked = state->parked.size(),
-          .draining = state->draining};
+          .parked_bytes = parked_bytes_,
+          .draining = state->draining,
+          .pool = pool_.stats()};
 }
 
 // ---- running --------------------------------------------------------------------------------------------------------
 
 void Worker::run(Attachment& here, Job job) {
-  Result<void> prepared;
-  if (!job.run) {
-    job.started = Clock::now();
-    prepared = prepare(here.kept_, job);
-  }
+  const Result<void> prepared = prepare(here, job);
   CallResult result;
   if (prepared) {
     auto ended = job.run->go(here.seat_);
@@ -224,32 +224,33 @@ void Worker::run(Attachment& here, Job job) {
     result = finish(job, std::move(*ended));
   } else {
     result = refused(job.request.id, CallStatus::kFailed);
-    result.error = std::move(prepared).error();
+    result.error = prepared.error();
   }
   here.seat_.end_call();
-  // What cannot be reset is given up, slot and all.
-  if (job.keeper.faaslet && job.keeper.faaslet->reset()) here.kept_ = std::move(job.keeper);
-  job.keeper = {};
+  if (job.instance) pool_.give(std::move(job.instance), here.serial_);
 
   bool more = false;
-  Keeper dropped;  // destroyed outside the lock
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
     here.running_.active = false;
     --state->running;
-    if (state->forgotten != here.running_.forgotten) std::swap(dropped, here.kept_);
     more = !state->queue.empty();
   }
   if (more) wake_();
-  result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
+  result.duration = duration_cast<microseconds>(Clock::now() - job.submitted) + job.request.loading;
   job.done(std::move(result));
 }
 
-Result<void> Worker::prepare(Keeper& kept, Job& job) {
+Result<void> Worker::prepare(Attachment& here, Job& job) {
+  if (job.run) {
+    if (job.instance->faaslet().has_slot()) return {};
+    parked_bytes_ -= job.instance->faaslet().parked_bytes();
+    return pool_.give_slot(*job.instance);
+  }
+  job.started = Clock::now();
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
-
   host::CallSetup setup;
   setup.arguments = config.arguments(function.id.name);
   std::ranges::move(job.request.arguments, std::back_inserter(setup.arguments));
@@ -260,21 +261,15 @@ Result<void> Worker::prepare(Keeper& kept, Job& job) {
   setup.limits.log_bytes_max = options_.log_bytes_max;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
-  Keeper& keeper = job.keeper;
-  if (kept.faaslet && kept.proto == function.proto) {
-    job.start = StartKind::kWarm;
-    keeper = std::exchange(kept, {});
-    *keeper.state = std::move(state);
-  } else {
-    job.start = StartKind::kRestored;
-    ASSIGN_OR_RETURN(auto slot, empty_slot(kept));
-    ASSIGN_OR_RETURN(keeper.program, program_of(function.proto->object()));
-    keeper.state = std::make_unique<host::HostState>(std::move(state));
-    ASSIGN_OR_RETURN(keeper.faaslet, faaslet::Faaslet::restore(std::move(slot), function.proto, keeper.program->links,
-                                                               keeper.state.get()));
-    keeper.proto = function.proto;
+  job.start = StartKind::kWarm;
+  job.instance = pool_.take(function, here.serial_);
+  if (!job.instance) {
+    job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
+    ASSIGN_OR_RETURN(job.instance, pool_.restore(function));
   }
-  job.run.emplace(*keeper.faaslet, *keeper.state, keeper.program->entry, function.proto->initialised());
+  job.instance->state() = std::move(state);
+  job.run.emplace(job.instance->faaslet(), job.instance->state(), job.instance->entry(), function.proto->initialised());
+  job.starting = duration_cast<microseconds>(Clock::now() - job.started) + job.request.loading;
   return {};
 }
 
@@ -303,7 +298,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.id = job.request.id;
   result.start = job.start;
   result.queued = duration_cast<microseconds>(job.started - job.submitted);
-  host::HostState& state = *job.keeper.state;
+  result.starting = job.starting;
+  host::HostState& state = job.instance->state();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
       result.exit_code = ended.exit_code;
@@ -318,43 +314,21 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.output = std::move(state.output);
   result.log = std::move(state.log);
   result.log_truncated = state.log_truncated;
-  state = {};  // closes its files
   return result;
 }
 
-Result<faaslet::Slot> Worker::empty_slot(Keeper& kept) {
-  if (!kept.faaslet) return faaslet::Slot::reserve();
-  faaslet::Slot slot = kept.faaslet->take_slot();
-  kept = {};
-  TRY(slot.clear());
-  return slot;
-}
-
-void Worker::forget_idle() {
-  std::vector<Keeper> dropped;  // destroyed outside the lock
+std::optional<faaslet::Slot> Worker::reclaim_slot() {
   auto state = state_.lock();
-  ++state->forgotten;
-  for (Attachment* attachment : state->attachments) {
-    if (!attachment->running_.active) dropped.push_back(std::exchange(attachment->kept_, {}));
+  for (Job& job : state->parked) {
+    faaslet::Faaslet& waits = job.instance->faaslet();
+    if (!waits.has_slot() || !waits.can_move()) continue;
+    if (parked_bytes_ >= options_.parked_bytes_max) return std::nullopt;
+    auto slot = waits.move_out();
+    if (!slot) return std::nullopt;
+    parked_bytes_ += waits.parked_bytes();
+    return std::move(*slot);
   }
-  state.lock().unlock();
-}
-
-Result<std::shared_ptr<const Worker::Program>> Worker::program_of(
-    const std::shared_ptr<const faaslet::LoadedObject>& object) {
-  {
-    auto programs = programs_.lock();
-    const auto found = programs->find(object.get());
-    // An entry of a module that is gone may lie under the address of a new one.
-    if (found != programs->end() && found->second.object.lock() == object) return found->second.program;
-  }
-  auto program = std::make_shared<Program>();
-  ASSIGN_OR_RETURN(program->links, host::link(object->module()));
-  ASSIGN_OR_RETURN(program->entry, host::find_entry(object->module()));
-  auto programs = programs_.lock();
-  std::erase_if(*programs, [](const auto& entry) { return entry.second.object.expired(); });
-  (*programs)[object.get()] = {object, program};
-  return program;
+  return std::nullopt;
 }
 
 // ---- deadlines ------------------------------------------------------------------------------------------------------

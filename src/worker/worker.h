@@ -15,10 +15,11 @@
 // Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
 // that waited too long. The queue is bounded, in all and for each tenant.
 //
-// A call's Faaslet is restored from the function's ProtoFaaslet into the attached thread's slot. After the call it is
-// reset, and kept for a next call of the same image on that thread; for any other call the slot is cleared first.
+// A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call it
+// goes back there. Where slots run out, calls that wait give up theirs and go on in another.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -31,10 +32,9 @@
 #include "base/guarded.h"
 #include "faaslet/faaslet.h"
 #include "faaslet/seat.h"
-#include "host/entry.h"
-#include "host/host_state.h"
 #include "host/run.h"
 #include "worker/call.h"
+#include "worker/pool.h"
 
 namespace spore::worker {
 
@@ -43,40 +43,30 @@ struct WorkerOptions {
   size_t queue_max = 10'000;              // calls that wait
   size_t queue_per_tenant_max = 5'000;    // of one tenant
   uint64_t queue_bytes_max = 1ull << 30;  // of the inputs of waiting calls
-  size_t parked_max = 1'000;              // calls that wait inside the guest; more hold on to their seats
+  size_t parked_max = 100'000;            // calls that wait inside the guest; more hold on to their seats
+  uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;      // of one call
+  PoolOptions pool;
 };
 
 struct WorkerStats {
   size_t running = 0;
   size_t waiting = 0;
   size_t parked = 0;
+  uint64_t parked_bytes = 0;  // what calls that wait without a slot hold
   bool draining = false;
+  PoolStats pool;
 
   bool idle() const { return running + waiting + parked == 0; }
 };
 
 class Worker {
-  // What is computed once for each module: how its imports are linked and where calls enter.
-  struct Program {
-    std::vector<faaslet::HostFunction> links;
-    host::Entry entry;
-  };
-
  public:
   Worker(WorkerOptions options, std::function<void()> wake);
   // No thread may be attached any more. Calls that still wait end as kDraining.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
-
-  // What a thread keeps for its next call: a Faaslet that was reset, with the HostState it points to.
-  struct Keeper {
-    std::shared_ptr<const faaslet::ProtoFaaslet> proto;
-    std::unique_ptr<host::HostState> state;
-    std::shared_ptr<const Program> program;
-    std::unique_ptr<faaslet::Faaslet> faaslet;
-  };
 
   // Makes the current thread one that runs calls, as long as this object lives. At most one a thread.
   class Attachment {
@@ -90,7 +80,7 @@ class Worker {
     friend class Worker;
     Worker& worker_;
     faaslet::Seat seat_;
-    Keeper kept_;  // this thread's while a call runs here, else guarded by the worker's state
+    const uint64_t serial_;  // of the seat, for the pool
 
     // The call that runs here; guarded by the worker's state.
     struct Running {
@@ -98,7 +88,6 @@ class Worker {
       CallId id;
       uint64_t generation = 0;
       Clock::time_point deadline;
-      uint64_t forgotten = 0;  // State::forgotten when it began
       bool timed_out = false;
       bool cancelled = false;
     } running_;
@@ -114,8 +103,8 @@ class Worker {
   // cancel() for every call.
   void cancel_all();
 
-  // Drops the Faaslets that wait for a next call, and with them what they hold of removed or replaced functions.
-  void forget_idle();
+  // Drops idle Faaslets of functions that were removed or replaced.
+  void forget_unused() { pool_.drop_unused(); }
 
   // From now on calls are refused with kDraining; those that wait or run go on.
   void drain();
@@ -130,7 +119,8 @@ class Worker {
     // From when it starts.
     Clock::time_point started;
     StartKind start = StartKind::kNone;
-    Keeper keeper;
+    std::chrono::microseconds starting{0};
+    std::unique_ptr<FaasletPool::Instance> instance;
     std::optional<host::Run> run;
     Clock::time_point ready_at;  // while it is parked
   };
@@ -140,18 +130,11 @@ class Worker {
     std::deque<Job> queue;
     std::list<Job> parked;
     std::unordered_map<std::string, size_t> waiting_of_tenant;
-    uint64_t forgotten = 0;  // how often forget_idle() was called
     uint64_t queue_bytes = 0;
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
   };
-  struct CachedProgram {
-    std::weak_ptr<const faaslet::LoadedObject> object;
-    std::shared_ptr<const Program> program;
-  };
-  using ProgramCache = std::unordered_map<const faaslet::LoadedObject*, CachedProgram>;
-
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
   enum class Place : uint8_t { kFirst, kLast };
@@ -161,20 +144,21 @@ class Worker {
   void watch(State& state, Clock::time_point deadline);
   // Starts the call or goes on with it, on a seat that it occupies.
   void run(Attachment& here, Job job);
-  // Gives the job a Faaslet: `kept` where it fits, else one restored in its slot or in a new one.
-  Result<void> prepare(Keeper& kept, Job& job);
+  // Gives the job a Faaslet of the pool, or its own a slot again.
+  Result<void> prepare(Attachment& here, Job& job);
   // False: it is no longer to be parked, as it has been interrupted or there are too many.
   bool park(Attachment& here, Job& job);
   static CallResult finish(Job& job, host::CallResult ended);
-  static void end_early(Job job, CallStatus status);
-  Result<std::shared_ptr<const Program>> program_of(const std::shared_ptr<const faaslet::LoadedObject>& object);
-  static Result<faaslet::Slot> empty_slot(Keeper& kept);
+  void end_early(Job job, CallStatus status);
+  // The slot of the call that has waited longest and can go on in another one.
+  std::optional<faaslet::Slot> reclaim_slot();
   void watchdog_loop();
 
   const WorkerOptions options_;
   const std::function<void()> wake_;
   Guarded<State> state_;
-  Guarded<ProgramCache> programs_;
+  std::atomic<uint64_t> parked_bytes_ = 0;  // of calls that wait without a slot
+  FaasletPool pool_;
   std::condition_variable watchdog_wakes_;
   std::thread watchdog_;
 };
