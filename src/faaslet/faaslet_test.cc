@@ -206,5 +206,14 @@ TEST_P(FaasletTest, InterruptStopsALoopAndNotTheNextCall) {
   EXPECT_EQ(call(*faaslet, "nop").kind, Outcome::Kind::kReturned);
 }
 
+TEST_P(FaasletTest, ACopyBetweenMemoriesGoesFromTheSecondToTheFirst) {
+  const auto module =
+      ready(R"((module (memory 1) (memory 3) (data (memory 0) (i32.const 8) "\2a") (func (export "run") (result i32)
+    (memory.copy 1 0 (i32.const 131072) (i32.const 8) (i32.const 1)) (i32.load8_u 1 (i32.const 131072)))))");
+  auto faaslet = restore(module);
+  ASSERT_EQ(call(*faaslet, "run").kind, Outcome::Kind::kReturned);
+  EXPECT_EQ(faaslet->result(0).low, 42u);
+}
+
 }  // namespace
 }  // namespace spore::faaslet
