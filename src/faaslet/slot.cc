@@ -11,6 +11,14 @@ namespace {
 constexpr uint64_t kHugePage = 2ull << 20;
 constexpr uint64_t kSlotBytes = wasm::kSlotBelowBytes + wasm::kSlotAboveBytes;
 
+// The kernel may turn small pages into a huge one at any time, and so give a guest pages that it never faulted in. A
+// reset that goes by the thread's fault count would not know of them.
+Result<void> forbid_huge_pages(uint8_t* begin) {
+  if (::madvise(begin, kSlotBytes, MADV_NOHUGEPAGE) != 0 && errno != EINVAL)  // EINVAL: a kernel without huge pages
+    return fail_errno("forbid huge pages in a slot");
+  return {};
+}
+
 }  // namespace
 
 Result<Slot> Slot::reserve() {
@@ -31,7 +39,9 @@ Result<Slot> Slot::reserve() {
   if (slot_begin > begin) ::munmap(at, slot_begin - begin);
   const uint64_t slot_end = slot_begin + kSlotBytes;
   if (slot_end < begin + size) ::munmap(reinterpret_cast<void*>(slot_end), begin + size - slot_end);
-  return Slot(reinterpret_cast<uint8_t*>(memory));
+  Slot slot(reinterpret_cast<uint8_t*>(memory));
+  TRY(forbid_huge_pages(slot.memory_ - wasm::kSlotBelowBytes));
+  return slot;
 }
 
 Slot::~Slot() {
@@ -42,7 +52,7 @@ Result<void> Slot::clear() {
   if (::mmap(memory_ - wasm::kSlotBelowBytes, kSlotBytes, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     return fail_errno("clear a slot");
-  return {};
+  return forbid_huge_pages(memory_ - wasm::kSlotBelowBytes);
 }
 
 }  // namespace spore::faaslet
