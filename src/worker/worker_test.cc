@@ -358,6 +358,43 @@ TEST(Worker, CallsThatSleepHoldNoSeat) {
   EXPECT_TRUE(pool.worker.stats().idle());
 }
 
+TEST(Worker, CallsThatWaitGiveUpTheirSlotsAndGoOnInOthers) {
+  WorkerOptions options{.seats = 2};
+  options.pool.slots_max = 3;
+  options.pool.spare_slots = 1;
+  Pool pool(options, 3);
+  const auto sleeps = sleeper(300);
+  std::vector<std::future<CallResult>> sleeping;
+  for (int i = 0; i < 30; ++i) sleeping.push_back(start(pool.worker, request(sleeps)));
+  wait_until_parked(pool.worker, 30);
+  EXPECT_LE(pool.worker.stats().pool.slots, 3u);
+  EXPECT_GT(pool.worker.stats().parked_bytes, 0u);
+  EXPECT_EQ(as_text(call(pool, request(function(kEcho), "meanwhile")).output), "meanwhile");
+  for (auto& call : sleeping) {
+    const CallResult result = call.get();
+    EXPECT_EQ(result.status, CallStatus::kOk) << result.error.message << result.trap.message;
+    EXPECT_EQ(as_text(result.output), "slept");
+  }
+  EXPECT_EQ(pool.worker.stats().parked_bytes, 0u);
+}
+
+TEST(Worker, CancelledCallsWithoutASlotGiveTheirMemoryBack) {
+  WorkerOptions options{.seats = 1, .parked_bytes_max = 100 << 10};
+  options.pool.slots_max = 2;
+  options.pool.spare_slots = 1;
+  Pool pool(options, 2);
+  const auto sleeps = sleeper(3'600'000);
+  std::vector<std::future<CallResult>> sleeping;
+  for (int i = 0; i < 4; ++i) {
+    sleeping.push_back(start(pool.worker, request(sleeps)));
+    wait_until_parked(pool.worker, static_cast<size_t>(i + 1));
+  }
+  EXPECT_GT(pool.worker.stats().parked_bytes, 0u);
+  pool.worker.cancel_all();
+  for (auto& call : sleeping) EXPECT_EQ(call.get().status, CallStatus::kCancelled);
+  EXPECT_EQ(pool.worker.stats().parked_bytes, 0u);
+}
+
 TEST(Worker, ACallThatSleptGoesOn) {
   Pool pool({.seats = 2}, 3);
   const auto sleeps = sleeper(5);
