@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := compute compile http
+BENCHES := compute compile http table3 density
 
 .PHONY: help
 help:
@@ -61,6 +61,15 @@ bench-compile: build
 	@bench/compile/run $(RELEASE)/spore
 bench-http: build
 	@bench/http/run $(RELEASE)
+bench-table3: $(RELEASE)/build.ninja
+	@scripts/install test
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_table3 > $(RELEASE)/bench.log || \
+	  { cat $(RELEASE)/bench.log; exit 1; }
+	@bench/table3/run $(RELEASE)
+bench-density: $(RELEASE)/build.ninja
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_density > $(RELEASE)/bench.log || \
+	  { cat $(RELEASE)/bench.log; exit 1; }
+	@$(RELEASE)/bench_density
 
 # ---- the sources ----------------------------------------------------------------------------------------------------
 .PHONY: format tidy fuzz
