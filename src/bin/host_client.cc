@@ -37,7 +37,7 @@ Error error_of(const json& problem, unsigned status) {
 
 namespace {
 
-std::unexpected<Error> error_of(const HttpResponse& response) {
+std::unexpected<Error> refusal(const HttpResponse& response) {
   const json problem = json::parse(response.body, nullptr, false);
   if (problem.is_object()) return std::unexpected(error_of(problem, response.status));
   return fail(ErrorCode::kUnavailable, "the host answered with status " + std::to_string(response.status));
@@ -55,7 +55,7 @@ Result<HttpResponse> Client::send(HttpRequest request,
   ASSIGN_OR_RETURN(ServerAddress server, ServerAddress::parse(url));
   server.token = token;
   ASSIGN_OR_RETURN(HttpResponse response, send_request(server, request, on_body));
-  if (!response.ok()) return error_of(response);
+  if (!response.ok()) return refusal(response);
   return response;
 }
 
