@@ -8,7 +8,7 @@
 //             {"token_sha256": "64 hexadecimal digits", "tenant": "*", "scopes": ["admin"]}]}
 //
 // `tenant` "*" is every tenant. Scopes: `call` functions, `publish` (also configure, roll back, remove), `read`
-// (list, describe, logs), `admin` (all of it, and metrics). Only digests of tokens are kept in memory.
+// (list, describe, logs, snapshots), `admin` (all of it, and metrics). Only digests of tokens are kept in memory.
 //
 // Immutable after construction; any thread.
 #pragma once

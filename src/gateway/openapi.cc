@@ -42,6 +42,30 @@ std::string_view openapi() {
           "current": {"type": "boolean"}, "config": {"$ref": "#/components/schemas/Config"}
         }
       },
+      "Snapshot": {
+        "type": "object",
+        "properties": {
+          "tenant": {"type": "string"}, "name": {"type": "string"}, "version": {"type": "integer"},
+          "current": {"type": "boolean"}, "loaded": {"type": "boolean"},
+          "stored_bytes": {"type": "integer", "description": "0: it is not in the store"}
+        }
+      },
+      "SnapshotDescription": {
+        "allOf": [{"$ref": "#/components/schemas/Snapshot"}, {
+          "type": "object",
+          "properties": {
+            "format_version": {"type": "integer"}, "layout_version": {"type": "integer"},
+            "module_digest": {"type": "string", "description": "SHA-256 of the module"},
+            "initialisers": {"enum": ["none", "captured", "in each call"]},
+            "because": {"type": "string", "description": "Why they run in each call"},
+            "image_bytes": {"type": "integer"}, "resident_bytes": {"type": "integer"}, "globals": {"type": "integer"},
+            "memories": {"type": "array", "items": {"type": "object", "properties": {
+              "size_bytes": {"type": "integer"}, "size_max_bytes": {"type": "integer"}}}},
+            "tables": {"type": "array", "items": {"type": "object", "properties": {
+              "element": {"type": "string"}, "size": {"type": "integer"}, "size_max": {"type": "integer"}}}}
+          }
+        }]
+      },
       "Operation": {
         "type": "object",
         "properties": {
@@ -148,6 +172,36 @@ std::string_view openapi() {
           "504": {"$ref": "#/components/responses/Problem"}
         }
       }
+    },
+    "/v1/snapshots": {
+      "get": {
+        "summary": "List the images that calls begin from, one for each version",
+        "parameters": [
+          {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+          {"name": "cursor", "in": "query", "schema": {"type": "string"}}
+        ],
+        "responses": {"200": {"description": "`snapshots` by tenant, name and version; `cursor` where there are more",
+          "content": {"application/json": {"schema": {"type": "object", "properties": {
+            "snapshots": {"type": "array", "items": {"$ref": "#/components/schemas/Snapshot"}},
+            "cursor": {"type": "string"}}}}}}}
+      }
+    },
+    "/v1/snapshots/{tenant}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}],
+      "get": {"summary": "List those of a tenant", "responses": {"200": {"description": "As above"}}}
+    },
+    "/v1/snapshots/{tenant}/{name}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
+      "get": {"summary": "List those of a function; with ?version=, describe one as below",
+              "parameters": [{"name": "version", "in": "query", "schema": {"type": "string"}, "description": "A number, or current"}],
+              "responses": {"200": {"description": "As above"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/snapshots/{tenant}/{name}/{version}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"},
+                     {"name": "version", "in": "path", "required": true, "schema": {"type": "integer"}}],
+      "get": {"summary": "Load a version's image and describe it",
+              "responses": {"200": {"description": "The image", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SnapshotDescription"}}}},
+                            "404": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"}}}
     },
     "/v1/operations/{id}": {
       "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}],

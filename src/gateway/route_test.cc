@@ -53,6 +53,28 @@ TEST(Route, UnknownPathsAreUnknown) {
   }
 }
 
+TEST(Route, FindsSnapshotsOfAllOfATenantAFunctionAVersion) {
+  for (const char* path : {"/v1/snapshots", "/v1/snapshots/"}) {
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kSnapshots) << path;
+    EXPECT_EQ(parse_route(path).tenant, "") << path;
+  }
+  EXPECT_EQ(parse_route("/v1/snapshots/acme").tenant, "acme");
+  const Route function = parse_route("/v1/snapshots/acme/hello");
+  EXPECT_EQ(function.endpoint, Endpoint::kSnapshots);
+  EXPECT_EQ(function.name, "hello");
+  EXPECT_FALSE(function.version);
+  for (const char* path : {"/v1/snapshots/acme/hello/12", "/v1/snapshots/acme/hello@12"}) {
+    const Route version = parse_route(path);
+    EXPECT_EQ(version.endpoint, Endpoint::kSnapshots) << path;
+    EXPECT_EQ(version.name, "hello") << path;
+    EXPECT_EQ(version.version, 12u) << path;
+  }
+  for (const char* path : {"/v1/snapshotsx", "/v1/snapshots/a/b/c", "/v1/snapshots/a/b/1/2", "/v1/snapshots/a/b@1/1",
+                           "/v1/snapshots/a/b/-1", "/v1/snapshots/a/b/99999999999999999999", "/v1/snapshots//b"}) {
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kUnknown) << path;
+  }
+}
+
 TEST(Route, FindsOperations) {
   const Route route = parse_route("/v1/operations/0123abcd");
   EXPECT_EQ(route.endpoint, Endpoint::kOperation);
