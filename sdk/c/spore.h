@@ -51,4 +51,16 @@ SPORE_IMPORT(output_write) uint32_t spore_output_write(const void *from, uint32_
 // The function that a call runs. Returns the exit code.
 #define SPORE_FUNCTION SPORE_EXPORT("spore_call") int spore_call(void)
 
+// Runs once, when the function is published; every call begins with what it leaves in memory. It has arguments and
+// environment, but no input, no output and no files. docs/snapshots.md says what it may do.
+//
+//   static struct index *index;
+//   SPORE_INIT { index = build_index(); }
+#define SPORE_INIT SPORE_EXPORT("spore_init") void spore_init(void)
+
+// Run last before that memory is captured, and first in every call: to drop what need not be in it, and to draw anew
+// what must not be the same in two calls, such as the seed of random numbers.
+#define SPORE_BEFORE_SNAPSHOT SPORE_EXPORT("spore_before_snapshot") void spore_before_snapshot(void)
+#define SPORE_AFTER_RESTORE SPORE_EXPORT("spore_after_restore") void spore_after_restore(void)
+
 #endif
