@@ -1,7 +1,7 @@
 // The leak test: whatever a call has done and however it ended, the next one finds the instance as its ProtoFaaslet
 // says.
 //
-//   leak_test [--calls N] [--seed S] [--threads T] [--mode plain|no-scan|swap|compact|thp]
+//   leak_test [--calls N] [--seed S] [--threads T] [--mode plain|no-scan|scan-fails|swap|compact|thp]
 //
 // Faaslets of random modules (modules.h) lie in a pool. Threads, each with a seat, take one out, go on with it and put
 // it back, so that a Faaslet and a call of it wander between seats. A call is, in this order:
@@ -9,7 +9,9 @@
 //   1. the whole instance is compared with the image, byte for byte (instance_check.h)
 //   2. the guest looks at some values itself
 //   3. the guest changes random places of memories, tables, globals, stack and segments, and grows what can grow;
-//      what has grown must be zero. It may park, and goes on later, perhaps on another seat and in another slot
+//      what has grown must be zero. It may park, and goes on later, perhaps on another seat and in another slot. Now
+//      and then it runs on a second seat while the thread that resets it stands still, or has taken as many page faults
+//      as the one that did: a reset must not be deceived by either
 //   4. it ends: returns, traps, exits, is interrupted by another thread, or is given up while it is parked
 //   5. reset()
 //
@@ -27,12 +29,15 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <fstream>
+#include <functional>
 #include <latch>
 #include <map>
 #include <thread>
 
 #include "base/check.h"
 #include "base/guarded.h"
+#include "base/mapping.h"
 #include "faaslet/page_scan.h"
 #include "leak/instance_check.h"
 #include "leak/modules.h"
@@ -65,7 +70,7 @@ constexpr uint64_t kSwapBytes = 1ull << 30;
 constexpr uint32_t kStepsMax = 24;
 constexpr uint32_t kParksMax = 3;  // of one call
 
-enum class Mode { kPlain, kNoScan, kSwap, kCompact, kHugePages };
+enum class Mode { kPlain, kNoScan, kScanFails, kSwap, kCompact, kHugePages };
 
 struct Options {
   uint64_t calls = 20'000;
@@ -243,12 +248,96 @@ class Interrupter {
   std::thread thread_;
 };
 
+// ---- what a worker needs
+// ---------------------------------------------------------------------------------------------
+
+// A second seat, on a thread that runs what it is given while the caller waits.
+class Companion {
+ public:
+  Companion() : thread_([this] { loop(); }) {
+    auto state = state_.lock();
+    changes_.wait(state.lock(), [&] { return state->seat != nullptr; });
+  }
+  ~Companion() {
+    state_.lock()->stopping = true;
+    changes_.notify_all();
+    thread_.join();
+  }
+  Companion(const Companion&) = delete;
+  Companion& operator=(const Companion&) = delete;
+
+  void run(const std::function<void(Seat&)>& piece) {
+    auto state = state_.lock();
+    state->piece = &piece;
+    changes_.notify_all();
+    changes_.wait(state.lock(), [&] { return state->piece == nullptr; });
+  }
+
+ private:
+  struct State {
+    Seat* seat = nullptr;
+    const std::function<void(Seat&)>* piece = nullptr;  // while it runs
+    bool stopping = false;
+  };
+
+  void loop() {
+    Seat seat;
+    auto state = state_.lock();
+    state->seat = &seat;
+    changes_.notify_all();
+    for (;;) {
+      changes_.wait(state.lock(), [&] { return state->stopping || state->piece; });
+      if (state->stopping) return;
+      (*state->piece)(seat);
+      state->piece = nullptr;
+      changes_.notify_all();
+    }
+  }
+
+  Guarded<State> state_;
+  std::condition_variable changes_;
+  std::thread thread_;
+};
+
+// Makes the calling thread take page faults.
+class FaultTaker {
+ public:
+  static Result<FaultTaker> make() {
+    void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return fail_errno("map pages to fault in");
+    FaultTaker taker;
+    taker.pages_ = Mapping(at, kBytes);
+    ::madvise(at, kBytes, MADV_NOHUGEPAGE);
+    return taker;
+  }
+  // Until the thread has taken `wanted` in all. False where it has taken more, or very many fewer.
+  bool take_until(uint64_t wanted) {
+    for (;;) {
+      const uint64_t taken = faults_of_thread();
+      if (taken == wanted) return true;
+      if (taken > wanted || wanted - taken > kFaultsMax) return false;
+      ::madvise(pages_.data(), kBytes, MADV_DONTNEED);
+      const uint64_t now = std::min(wanted - taken, kBytes / kPageBytes);
+      for (uint64_t i = 0; i < now; ++i) static_cast<volatile uint8_t*>(pages_.data())[i * kPageBytes] = 1;
+    }
+  }
+
+ private:
+  FaultTaker() = default;
+  static constexpr uint64_t kPageBytes = 4096;
+  static constexpr uint64_t kBytes = 500 * kPageBytes;
+  static constexpr uint64_t kFaultsMax = 50'000;
+  Mapping pages_;
+};
+
 // ---- the pool and those who work on it ------------------------------------------------------------------------------
 
 struct Counts {
   uint64_t fast_resets = 0;  // on the seat of the last one, without a page fault since
   uint64_t returned = 0, trapped = 0, exited = 0, interrupted = 0, cancelled = 0;
   uint64_t parked = 0, moved_parked = 0, moved_idle = 0, rebound = 0;
+  uint64_t on_companion = 0;  // pieces
+  uint64_t same_faults = 0;   // resets on another seat than the last one, after as many faults
   uint64_t pages_compared = 0;
 
   void add(const Counts& other) {
@@ -262,6 +351,8 @@ struct Counts {
     moved_parked += other.moved_parked;
     moved_idle += other.moved_idle;
     rebound += other.rebound;
+    on_companion += other.on_companion;
+    same_faults += other.same_faults;
     pages_compared += other.pages_compared;
   }
 };
@@ -284,8 +375,11 @@ struct Shared {
 
 class Worker {
  public:
-  Worker(Shared& shared, unsigned number, InstanceCheck check)
-      : shared_(shared), random_(shared.options.seed * 1000 + number), check_(std::move(check)) {}
+  Worker(Shared& shared, unsigned number, InstanceCheck check, FaultTaker faults)
+      : shared_(shared),
+        random_(shared.options.seed * 1000 + number),
+        check_(std::move(check)),
+        faults_(std::move(faults)) {}
 
   void run() {
     std::unique_ptr<Place> place;
@@ -293,7 +387,16 @@ class Worker {
       // Mostly it goes on with the same: only then a reset can know its pages from the fault count.
       if (!place || random_.one_in(place->parked ? 2 : 12)) place = exchange(std::move(place));
       place->world.check = &check_;
-      if (const auto wrong = go_on(*place)) report(*place, *wrong);
+      Wrong wrong;
+      if (random_.one_in(20))
+        companion_.run([&](Seat& seat) {
+          here_ = &seat;
+          wrong = go_on(*place);
+          here_ = &seat_;
+        });
+      else
+        wrong = go_on(*place);
+      if (wrong) report(*place, *wrong);
     }
     counts_.pages_compared = check_.pages_compared();
     shared_.counts.lock()->add(counts_);
@@ -341,9 +444,7 @@ class Worker {
       if (auto wrong = move_in(place)) return wrong;
     }
     place.parked = false;
-    const uint64_t generation = begin(place);
-    static_cast<void>(generation);
-    return after_piece(place, place.faaslet->resume(seat_));
+    return run_piece(place, [&](Seat& seat) { return place.faaslet->resume(seat); });
   }
 
   Wrong begin_call(Place& place) {
@@ -358,9 +459,9 @@ class Worker {
     }
     if (auto found = check_.compare(*place.faaslet, *place.function->proto, random_.one_in(400))) return found;
 
-    seat_.begin_call();
-    const Outcome checked = place.faaslet->start(seat_, place.function->check);
-    seat_.end_call();
+    here_->begin_call();
+    const Outcome checked = place.faaslet->start(*here_, place.function->check);
+    here_->end_call();
     if (!place.world.wrong.empty()) return place.world.wrong;
     if (checked.kind != Outcome::Kind::kReturned) return "the guest's check ended with a trap: " + checked.trap.message;
     if (const auto number = static_cast<uint32_t>(place.faaslet->result(0).low))
@@ -376,22 +477,32 @@ class Worker {
     place.world.parked = false;
     place.world.parks_left = kParksMax;
     const wasm::Cell arguments[] = {{place.act_seed, 0}, {place.steps, 0}, {static_cast<uint64_t>(place.ending), 0}};
-    begin(place);
-    return after_piece(place, place.faaslet->start(seat_, place.function->act, arguments));
+    return run_piece(place, [&](Seat& seat) { return place.faaslet->start(seat, place.function->act, arguments); });
   }
 
-  // Of a piece of a call. Where the guest will not end by itself, and now and then elsewhere, somebody interrupts it.
-  uint64_t begin(Place& place) {
-    const uint64_t generation = seat_.begin_call();
-    if (place.ending == Ending::kLoop || random_.one_in(20)) {
-      place.interrupt_sent = true;
-      shared_.interrupter->interrupt_soon(seat_, generation, random_.below(2000));
+  // Where the guest will not end by itself, and now and then elsewhere, somebody interrupts it.
+  template <class Piece>
+  Wrong run_piece(Place& place, Piece piece) {
+    const bool interrupt = place.ending == Ending::kLoop || random_.one_in(20);
+    const uint64_t spins = random_.below(2000);
+    if (interrupt) place.interrupt_sent = true;
+    Outcome outcome;
+    const auto run = [&](Seat& seat) {
+      const uint64_t generation = seat.begin_call();
+      if (interrupt) shared_.interrupter->interrupt_soon(seat, generation, spins);
+      outcome = piece(seat);
+      seat.end_call();
+    };
+    if (here_ == &seat_ && random_.one_in(10)) {
+      ++counts_.on_companion;
+      companion_.run(run);
+    } else {
+      run(*here_);
     }
-    return generation;
+    return after_piece(place, outcome);
   }
 
   Wrong after_piece(Place& place, const Outcome& outcome) {
-    seat_.end_call();
     if (!place.world.wrong.empty()) return place.world.wrong;
     if (outcome.kind == Outcome::Kind::kParked) {
       ++counts_.parked;
@@ -442,10 +553,12 @@ class Worker {
     disturb(place);
     place.parked = false;
     place.previous = fmt::format("ended so: {} (seed {}, {} steps)", how, place.act_seed, place.steps);
+    if (place.reset_seat != here_ && random_.one_in(2) && faults_.take_until(place.reset_faults)) ++counts_.same_faults;
     const uint64_t faults = faults_of_thread();
-    if (place.reset_seat == &seat_ && place.reset_faults == faults) ++counts_.fast_resets;
+    if (place.reset_seat == here_ && place.reset_faults == faults) ++counts_.fast_resets;
+    if (shared_.options.mode == Mode::kScanFails) faaslet::set_page_scan_available(!random_.one_in(4));
     if (!place.faaslet->reset()) return "reset failed";
-    place.reset_seat = &seat_;
+    place.reset_seat = here_;
     place.reset_faults = faults;
     ++shared_.calls;
     return {};
@@ -526,18 +639,31 @@ class Worker {
   Shared& shared_;
   Random random_;
   InstanceCheck check_;
+  FaultTaker faults_;
   Seat seat_;
+  Companion companion_;
+  Seat* here_ = &seat_;  // of the thread that runs now, this one or the companion's
   Counts counts_;
 };
 
 // ---- all of it ------------------------------------------------------------------------------------------------------
+
+// A count of the kernel's, for the whole machine since it started; 0 where it keeps none of that name.
+uint64_t kernel_count(std::string_view wanted) {
+  std::ifstream file("/proc/vmstat");
+  uint64_t value = 0;
+  for (std::string name; file >> name >> value;)
+    if (name == wanted) return value;
+  return 0;
+}
 
 SystemSettings::Wanted settings_of(Mode mode) {
   SystemSettings::Wanted wanted;
   const std::string huge_pages = "/sys/kernel/mm/transparent_hugepage/";
   switch (mode) {
     case Mode::kPlain:
-    case Mode::kNoScan: break;
+    case Mode::kNoScan:
+    case Mode::kScanFails: break;
     case Mode::kSwap: wanted.swap_bytes = kSwapBytes; break;
     case Mode::kCompact: wanted.compact = true; break;
     case Mode::kHugePages:
@@ -564,6 +690,8 @@ Result<int> run(const Options& options, std::string_view mode_name) {
   faaslet::set_page_scan_available(options.mode != Mode::kNoScan);
 
   const auto began = std::chrono::steady_clock::now();
+  const uint64_t swapped_before = kernel_count("pswpout");
+  const uint64_t migrated_before = kernel_count("pgmigrate_success");
   Shared shared(options);
   testing::seat();
   for (unsigned i = 0; i < options.modules; ++i) {
@@ -580,17 +708,20 @@ Result<int> run(const Options& options, std::string_view mode_name) {
     shared.pool.lock()->push_back(std::move(place));
   }
   std::vector<InstanceCheck> checks;
+  std::vector<FaultTaker> takers;
   for (unsigned i = 0; i < options.threads; ++i) {
     ASSIGN_OR_RETURN(InstanceCheck check, InstanceCheck::make());
     checks.push_back(std::move(check));
+    ASSIGN_OR_RETURN(FaultTaker taker, FaultTaker::make());
+    takers.push_back(std::move(taker));
   }
 
   auto interrupter = std::make_unique<Interrupter>();
   shared.interrupter = interrupter.get();
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < options.threads; ++i)
-    threads.emplace_back([&shared, i, check = std::move(checks[i])]() mutable {
-      Worker worker(shared, i, std::move(check));
+    threads.emplace_back([&shared, i, check = std::move(checks[i]), taker = std::move(takers[i])]() mutable {
+      Worker worker(shared, i, std::move(check), std::move(taker));
       worker.run();
       shared.all_done.count_down();
       shared.seats_may_go.wait();
@@ -617,17 +748,24 @@ Result<int> run(const Options& options, std::string_view mode_name) {
   need("moved_parked", counts.moved_parked);
   need("moved_idle", counts.moved_idle);
   need("rebound", counts.rebound);
+  need("on_companion", counts.on_companion);
+  if (options.mode == Mode::kPlain) need("same_faults", counts.same_faults);
   if (options.mode == Mode::kPlain) need("fast_resets", counts.fast_resets / 20);
 
+  const uint64_t swapped = kernel_count("pswpout") - swapped_before;
+  const uint64_t migrated = kernel_count("pgmigrate_success") - migrated_before;
+  if (options.mode == Mode::kSwap) need("swapped out", swapped);
+
   if (!difference.empty()) std::fprintf(stderr, "leak test: %s\n", difference.c_str());
-  if (!missing.empty()) std::fprintf(stderr, "leak test: too few calls were:%s\n", missing.c_str());
+  if (!missing.empty()) std::fprintf(stderr, "leak test: too few:%s\n", missing.c_str());
   fmt::print(
       "leak test: mode={} seed={} threads={} calls={} differences={} returned={} trapped={} exited={} interrupted={} "
-      "cancelled={} parked={} moved_parked={} moved_idle={} rebound={} fast_resets={} pages_compared={} collapsed={} "
-      "seconds={:.1f}\n",
+      "cancelled={} parked={} moved_parked={} moved_idle={} rebound={} on_companion={} same_faults={} fast_resets={} "
+      "pages_compared={} swapped={} migrated={} collapsed={} seconds={:.1f}\n",
       mode_name, options.seed, options.threads, calls, difference.empty() ? 0 : 1, counts.returned, counts.trapped,
       counts.exited, counts.interrupted, counts.cancelled, counts.parked, counts.moved_parked, counts.moved_idle,
-      counts.rebound, counts.fast_resets, counts.pages_compared, g_collapsed.load(), seconds);
+      counts.rebound, counts.on_companion, counts.same_faults, counts.fast_resets, counts.pages_compared, swapped,
+      migrated, g_collapsed.load(), seconds);
   return difference.empty() && missing.empty() ? 0 : 1;
 }
 
@@ -637,11 +775,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Every call finds its instance as the image says"};
   Options options;
   std::string mode = "plain";
-  const std::map<std::string, Mode> modes = {{"plain", Mode::kPlain},
-                                             {"no-scan", Mode::kNoScan},
-                                             {"swap", Mode::kSwap},
-                                             {"compact", Mode::kCompact},
-                                             {"thp", Mode::kHugePages}};
+  const std::map<std::string, Mode> modes = {{"plain", Mode::kPlain},          {"no-scan", Mode::kNoScan},
+                                             {"scan-fails", Mode::kScanFails}, {"swap", Mode::kSwap},
+                                             {"compact", Mode::kCompact},      {"thp", Mode::kHugePages}};
   app.add_option("--calls", options.calls, "How many")->check(CLI::Range(1, 1'000'000'000))->capture_default_str();
   app.add_option("--seed", options.seed, "Of modules and calls")->capture_default_str();
   app.add_option("--threads", options.threads, "Seats")->check(CLI::Range(2, 64))->capture_default_str();
