@@ -26,7 +26,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kPage = 4096;
 
-double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
+double us_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
+}
 
 struct Samples {
   std::vector<double> values;
@@ -64,7 +66,7 @@ std::string module_text(uint64_t pages) {
         (br $again)))
       (if (local.get $grown) (then
         (local.set $at (i32.mul (memory.grow (local.get $grown)) (i32.const 65536)))
-        (memory.fill (local.get $at) (i32.const 2) (i32.mul (local.get $grown) (i32.const 4096)))))))";
+        (memory.fill (local.get $at) (i32.const 2) (i32.mul (local.get $grown) (i32.const 4096))))))))";
 }
 
 struct Image {
@@ -114,8 +116,9 @@ std::string size_text(const Image& image) {
 // ---- restore --------------------------------------------------------------------------------------------------------
 
 void bench_restore(const std::vector<Image>& images, int rounds, Figures& figures) {
-  std::printf("restore: from an empty slot to the guest's first instruction, us (median, p99); floor: one mapping and as many\n"
-              "copy-on-write faults\n");
+  std::printf(
+      "restore: from an empty slot to the guest's first instruction, us (median, p99); floor: one mapping and as many\n"
+      "copy-on-write faults\n");
   for (const Image& image : images) {
     const ProtoFaaslet& proto = *image.proto;
     Samples restores, floors;
@@ -134,7 +137,8 @@ void bench_restore(const std::vector<Image>& images, int rounds, Figures& figure
       uint8_t* const memory = slot.memory();
       begin = Clock::now();
       CHECK(proto.map_into(memory).has_value());
-      for (uint64_t i = 0; i < pages; ++i) static_cast<volatile uint8_t*>(memory)[-1 - static_cast<int64_t>(i * kPage)] = 1;
+      for (uint64_t i = 0; i < pages; ++i)
+        static_cast<volatile uint8_t*>(memory)[-1 - static_cast<int64_t>(i * kPage)] = 1;
       floors.add(us_since(begin));
       CHECK(slot.clear().has_value());
     }
@@ -146,15 +150,43 @@ void bench_restore(const std::vector<Image>& images, int rounds, Figures& figure
   }
 }
 
+// The same with a call that writes to pages side by side, before the working set is known and after.
+void bench_working_set(const Image& image, int rounds) {
+  std::printf(
+      "restore and a call that writes to n pages side by side, us: faults, and the working set copied at once\n");
+  for (const uint64_t pages : {4, 16, 64, 256}) {
+    Samples times[2];
+    const auto state = image.proto->state();
+    const std::shared_ptr<const ProtoFaaslet> protos[2] = {must(ProtoFaaslet::make(image.proto->object(), state)),
+                                                           must(ProtoFaaslet::make(image.proto->object(), state))};
+    Slot slot = must(Slot::reserve());
+    for (int round = 0; round < rounds; ++round) {
+      for (const int known : {0, 1}) {
+        const auto begin = Clock::now();
+        auto faaslet = must(Faaslet::restore(std::move(slot), protos[known], kLinks, nullptr));
+        run(*faaslet, "touch", {pages, kPage, 0});
+        times[known].add(us_since(begin));
+        if (known) CHECK(faaslet->reset());  // shows the working set
+        slot = faaslet->take_slot();
+        faaslet.reset();
+        CHECK(slot.clear().has_value());
+      }
+    }
+    std::printf("  %4llu pages: %7.2f -> %7.2f   %.2f\n", static_cast<unsigned long long>(pages), times[0].median(),
+                times[1].median(), times[1].median() / times[0].median());
+  }
+}
+
 // ---- reset ----------------------------------------------------------------------------------------------------------
 
 struct ResetCase {
-  uint64_t dirty = 0;  // pages, with the one of the header and the stack
-  uint64_t grown = 0;  // WebAssembly pages
+  uint64_t dirty = 0;    // pages, with the one of the header and the stack
+  uint64_t grown = 0;    // WebAssembly pages
   bool wanders = false;  // other pages in each call
 };
 
-// reset() and memcpy() of as many pages, in turns. 0 where the image is too small.
+// After one call reset(), after the next, which has done the same, memcpy() of the pages it has written to, in turns.
+// 0 where the image is too small.
 std::pair<double, double> time_reset(const Image& image, const ResetCase& what, int rounds) {
   const ProtoFaaslet& proto = *image.proto;
   const uint64_t pages = proto.memory_bytes() / kPage;
@@ -162,21 +194,26 @@ std::pair<double, double> time_reset(const Image& image, const ResetCase& what, 
   if (touched * (what.wanders ? 8 : 1) > pages) return {};
   auto faaslet = must(Faaslet::restore(must(Slot::reserve()), image.proto, kLinks, nullptr));
   const uint64_t step = touched ? pages / touched * kPage : 0;
-  Bytes scratch(std::max<uint64_t>(what.dirty, 1) * kPage);
+  const uint8_t* const image_memory = proto.image() + (proto.regions()[0].image_bytes - proto.memory_bytes());
   Samples resets, copies;
   for (int round = -20; round < rounds; ++round) {
-    if (what.dirty > 0) {
-      const uint64_t shift = what.wanders ? static_cast<uint64_t>(round + 20) % 8 * 4 : 0;
-      run(*faaslet, "touch", {touched, step - (touched ? shift * kPage / touched / 8 * 8 : 0), what.grown});
-    }
+    const uint64_t shorter = what.wanders ? static_cast<uint64_t>(round + 20) % 8 * (step / 64 / kPage * kPage) : 0;
+    const auto call = [&] {
+      if (what.dirty > 0) run(*faaslet, "touch", {touched, step - shorter, what.grown});
+    };
+    call();
     auto begin = Clock::now();
     CHECK(faaslet->reset());
     const double reset_us = us_since(begin);
+    call();
     begin = Clock::now();
-    for (uint64_t i = 0; i < what.dirty; ++i)
-      std::memcpy(scratch.data() + i * kPage, proto.image() + (i == 0 ? 0 : (i - 1) * step) + (proto.regions()[0].image_bytes - proto.memory_bytes()), kPage);
-    asm volatile("" : : "r"(scratch.data()) : "memory");
+    for (uint64_t i = 0; i < what.dirty; ++i) {
+      // The last one is the page of header and stack, right below the memory.
+      const int64_t offset = i == touched ? -static_cast<int64_t>(kPage) : static_cast<int64_t>(i * (step - shorter));
+      std::memcpy(faaslet->memory() + offset, image_memory + offset, kPage);
+    }
     const double copy_us = us_since(begin);
+    CHECK(faaslet->reset());
     if (round < 0) continue;
     resets.add(reset_us);
     copies.add(copy_us);
@@ -193,7 +230,8 @@ void bench_reset(const std::vector<Image>& images, int rounds, Figures& figures)
   for (const ResetCase& what : cases) {
     std::string label = std::to_string(what.dirty);
     if (what.wanders) label += ", others each time";
-    if (what.grown) label += ", grown by " + std::to_string(what.grown / 16) + " MiB, " + std::to_string(what.grown) + " more";
+    if (what.grown)
+      label += ", grown by " + std::to_string(what.grown / 16) + " MiB, " + std::to_string(what.grown) + " more";
     std::printf("  %-28s", label.c_str());
     for (const Image& image : images) {
       const auto [reset_us, copy_us] = time_reset(image, what, rounds);
@@ -310,7 +348,8 @@ void bench_calls(int rounds, Figures& figures) {
   figures.scaling = warm_2.median() / warm_1.median();
   std::printf("calls in process (dispatch, run, reset), medians of %d rounds\n", rounds);
   std::printf("  warm: p50 %.2f us, p99 %.2f us\n", latencies.median(), latencies.at(0.99));
-  std::printf("  reset calls/s: 1 thread %.0f, 2 threads %.0f (%.2fx)\n", warm_1.median(), warm_2.median(), figures.scaling);
+  std::printf("  reset calls/s: 1 thread %.0f, 2 threads %.0f (%.2fx)\n", warm_1.median(), warm_2.median(),
+              figures.scaling);
   std::printf("  fresh calls/s: 1 thread %.0f, 2 threads %.0f (%.2fx)\n", fresh_1.median(), fresh_2.median(),
               fresh_2.median() / fresh_1.median());
   std::printf("  reset calls/s by image: 1 MiB %.0f, 256 MiB %.0f (%.2fx)\n", of_small.median(), of_large.median(),
@@ -323,6 +362,7 @@ int bench(int rounds) {
   for (const uint64_t pages : {1, 16, 256, 4096}) images.push_back(make_image(pages));
   Figures figures;
   bench_restore(images, rounds, figures);
+  bench_working_set(images[2], rounds / 4);
   bench_reset(images, rounds, figures);
   bench_calls(std::max(3, rounds / 200), figures);
   std::printf(

@@ -48,6 +48,9 @@ struct ServeOptions {
   unsigned header_timeout_ms = 10'000;
   unsigned drain_timeout_ms = 30'000;
   unsigned init_timeout_ms = 10'000;
+  worker::PoolOptions pool;
+  uint64_t idle_mib_max = 0;
+  uint64_t memory_left_mib_min = 0;
 };
 
 struct Endpoint {
@@ -170,9 +173,17 @@ Result<void> serve(const ServeOptions& options) {
                    functions::Registry::open(*store, compiler, *arena, hooks, std::move(registry_options)));
 
   gateway::Server* wakes = nullptr;  // set before the first call can come
-  worker::Worker worker(
-      {.seats = options.seats, .queue_max = options.queue_max, .queue_per_tenant_max = options.queue_per_tenant_max},
-      [&] { wakes->post([&] { worker.run_queued(); }); });
+  worker::PoolOptions pool = options.pool;
+  const worker::SlotLimit slots = worker::slot_limit();
+  const bool slots_as_asked = pool.slots_max != 0 && pool.slots_max <= slots.slots;
+  if (!slots_as_asked) pool.slots_max = slots.slots;
+  pool.idle_bytes_max = options.idle_mib_max << 20;
+  pool.memory_left_min = options.memory_left_mib_min << 20;
+  worker::Worker worker({.seats = options.seats,
+                         .queue_max = options.queue_max,
+                         .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .pool = pool},
+                        [&] { wakes->post([&] { worker.run_queued(); }); });
   gateway::Api api(*registry, worker, std::move(access),
                    {.call_input_bytes_max = options.input_mib_max << 20,
                     .module_bytes_max = options.module_mib_max << 20,
@@ -199,6 +210,8 @@ Result<void> serve(const ServeOptions& options) {
               endpoint.address.find(':') == std::string::npos ? endpoint.address.c_str()
                                                               : ("[" + endpoint.address + "]").c_str(),
               server->port(), options.seats, directory.c_str());
+  std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
+              pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   std::fflush(stdout);
 
   int signal = 0;
@@ -252,6 +265,21 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1, 3'600'000));
   add("--drain-timeout", options->drain_timeout_ms, "For running calls to end at SIGTERM, in ms")
       ->check(CLI::Range(0, 3'600'000));
+  add("--faaslets", options->pool.slots_max,
+      "Faaslets in memory at once; 0, or more than the machine has room for: what it has room for")
+      ->check(CLI::Range(0, 1'000'000));
+  add("--spare-slots", options->pool.spare_slots, "Of their slots, those prepared ahead")->check(CLI::Range(0, 10'000));
+  add("--idle", options->pool.idle_max, "Faaslets kept for a next call, with those that are parked without a slot")
+      ->check(CLI::Range(0, 10'000'000));
+  add("--tenant-idle", options->pool.idle_per_tenant_max, "Of them, those of one tenant")
+      ->check(CLI::Range(0, 10'000'000));
+  add("--function-idle", options->pool.idle_per_function_max, "Of them, those of one function")
+      ->check(CLI::Range(0, 10'000'000));
+  add("--idle-mib", options->idle_mib_max, "Memory that they may hold; 0: a quarter of the machine's")
+      ->check(CLI::Range(0, 1 << 30));
+  add("--memory-left-mib", options->memory_left_mib_min,
+      "Where less memory than this is available, half of them go; 0: a 20th of the machine's")
+      ->check(CLI::Range(0, 1 << 30));
   add("--init-timeout", options->init_timeout_ms, "For a function's initialisers at its publish, in ms")
       ->check(CLI::Range(1, 3'600'000));
   serve_app->footer(

@@ -79,6 +79,7 @@ Result<std::unique_ptr<Faaslet>> Faaslet::restore(Slot slot, std::shared_ptr<con
   TRY(proto->map_into(faaslet->slot_.memory()));
   faaslet->window_floor_ = proto->window_floor();
   faaslet->proto_ = std::move(proto);
+  faaslet->fresh_ = true;
   faaslet->clean_ = true;
   return faaslet;
 }

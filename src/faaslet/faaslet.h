@@ -123,8 +123,10 @@ class Faaslet {
   // `ends`: of each region, before its reset.
   bool find_copied_pages(std::span<const uint64_t> ends);
   void copy_back(std::span<const uint64_t> ends);
-  void copy_back_and_release_unused(std::span<const uint64_t> ends);
+  void look_for_use(std::span<const uint64_t> ends);
+  void release_unused();
   bool drop_pages(std::span<const uint64_t> ends);
+  void show_working_set() const;
 
   HostResult dispatch(uint32_t call);
   HostResult call_thunk(Faaslet& target, uint32_t function);
@@ -139,9 +141,11 @@ class Faaslet {
   void* host_state_ = nullptr;
   int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // memory 0 grows up to here
   std::vector<CopiedRange> copied_;  // pages of grown memory beyond its end now are zero already
-  uint64_t tracked_seat_ = 0;        // copied_ is complete as long as the guest has run on this seat only (0: it is not),
-  uint64_t tracked_faults_ = 0;      // and its thread has taken this many page faults
+  uint64_t tracked_seat_ = 0;    // copied_ is complete as long as the guest has run on this seat only (0: it is not),
+  uint64_t tracked_faults_ = 0;  // and its thread has taken this many page faults
+  std::vector<uint64_t> used_pages_;  // of copied_, sorted: those that a call was seen to change lately
   uint32_t resets_ = 0;
+  bool fresh_ = false;  // it was restored and not reset since
   bool clean_ = false;  // nothing has run since it was restored or reset
   std::unique_ptr<Parked> parked_;
   // What the last host call left for start() and resume() to report.

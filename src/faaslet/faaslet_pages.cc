@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "faaslet/faaslet.h"
@@ -23,8 +24,10 @@ namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 constexpr size_t kInlineRegions = 4;  // modules with more memories are rare
-// Pages that calls no longer touch are found by comparing, every so many resets, where there are more than a few.
-constexpr uint32_t kReleaseEvery = 16;
+// Pages that calls no longer write to: every so many resets it is looked which pages the call has changed, and every so
+// many those that were never seen changed go. Not where there are few of them.
+constexpr uint32_t kLookEvery = 16;
+constexpr uint32_t kReleaseEvery = 256;
 constexpr uint64_t kReleaseAbovePages = 64;
 alignas(kPageBytes) constexpr uint8_t kZeroPage[kPageBytes] = {};
 
@@ -60,12 +63,14 @@ bool Faaslet::reset() {
   const std::span<uint64_t> ends = many.empty() ? std::span(few).first(regions.size()) : std::span(many);
   for (size_t i = 0; i < regions.size(); ++i) ends[i] = end_of_region(i);
 
-  if (!complete && !find_copied_pages(ends)) {
+  const bool found = complete || find_copied_pages(ends);
+  if (std::exchange(fresh_, false) && found && proto_->wants_observation()) show_working_set();
+  if (!found) {
     if (!drop_pages(ends)) return false;
-  } else if (++resets_ % kReleaseEvery == 0 && kept_bytes() > kReleaseAbovePages * kPageBytes) {
-    copy_back_and_release_unused(ends);
   } else {
+    if (++resets_ % kLookEvery == 0 && kept_bytes() > kReleaseAbovePages * kPageBytes) look_for_use(ends);
     copy_back(ends);
+    if (resets_ % kReleaseEvery == 0) release_unused();
   }
   for (size_t i = 0; i < regions.size(); ++i) {
     const uint64_t image_end = begin_of_region(i) + regions[i].image_bytes;
@@ -121,6 +126,14 @@ bool Faaslet::find_copied_pages(std::span<const uint64_t> ends) {
   return true;
 }
 
+void Faaslet::show_working_set() const {
+  std::vector<PageRange> written;
+  const uint64_t begin = begin_of_region(0);
+  for (const CopiedRange& range : copied_)
+    if (range.region == 0 && range.image) written.push_back({range.begin - begin, range.end - begin});
+  proto_->observe(written);
+}
+
 void Faaslet::copy_back(std::span<const uint64_t> ends) {
   for (const CopiedRange& range : copied_) {
     if (range.image)
@@ -130,35 +143,43 @@ void Faaslet::copy_back(std::span<const uint64_t> ends) {
   }
 }
 
-// Pages that the call has not changed go back to the kernel.
-void Faaslet::copy_back_and_release_unused(std::span<const uint64_t> ends) {
-  std::vector<CopiedRange> used;
-  uint64_t unused_begin = 0;
-  uint64_t unused_end = 0;
-  const auto release = [&] {
-    if (unused_begin < unused_end) CHECK(::madvise(at(unused_begin), unused_end - unused_begin, MADV_DONTNEED) == 0);
-  };
+// Before the copying: adds the pages that differ from what they are reset to.
+void Faaslet::look_for_use(std::span<const uint64_t> ends) {
   for (const CopiedRange& range : copied_) {
-    for (uint64_t page = range.begin; page < range.end; page += kPageBytes) {
+    const uint64_t end = range.image ? range.end : std::min(range.end, ends[range.region]);
+    for (uint64_t page = range.begin; page < end; page += kPageBytes) {
       const uint8_t* const source = range.image ? range.image + (page - range.begin) : kZeroPage;
-      const bool reached = range.image || page < ends[range.region];
-      if (reached && std::memcmp(at(page), source, kPageBytes) != 0) {
-        std::memcpy(at(page), source, kPageBytes);
-        if (!used.empty() && used.back().end == page && (used.back().image == nullptr) == (range.image == nullptr))
-          used.back().end += kPageBytes;
-        else
-          used.push_back({page, page + kPageBytes, range.image ? source : nullptr, range.region});
-      } else if (unused_end == page) {
-        unused_end += kPageBytes;
-      } else {
-        release();
-        unused_begin = page;
-        unused_end = page + kPageBytes;
-      }
+      if (std::memcmp(at(page), source, kPageBytes) != 0) used_pages_.push_back(page);
     }
   }
-  release();
-  copied_ = std::move(used);
+  std::ranges::sort(used_pages_);
+  used_pages_.erase(std::ranges::unique(used_pages_).begin(), used_pages_.end());
+}
+
+// After the copying: pages that were not seen in use go back to the kernel.
+void Faaslet::release_unused() {
+  if (kept_bytes() > kReleaseAbovePages * kPageBytes) {
+    std::vector<CopiedRange> used;
+    const auto release = [](uint64_t begin, uint64_t end) {
+      if (begin < end) CHECK(::madvise(at(begin), end - begin, MADV_DONTNEED) == 0, errno);
+    };
+    for (const CopiedRange& range : copied_) {
+      uint64_t unused = range.begin;  // up to the page looked at
+      for (uint64_t page = range.begin; page < range.end; page += kPageBytes) {
+        if (!std::ranges::binary_search(used_pages_, page)) continue;
+        release(unused, page);
+        const uint8_t* const source = range.image ? range.image + (page - range.begin) : nullptr;
+        if (unused == page && !used.empty() && used.back().end == page && page != range.begin)
+          used.back().end += kPageBytes;
+        else
+          used.push_back({page, page + kPageBytes, source, range.region});
+        unused = page + kPageBytes;
+      }
+      release(unused, range.end);
+    }
+    copied_ = std::move(used);
+  }
+  used_pages_.clear();
 }
 
 // The image is mapped private, so without their copies its pages show the image again; what memories grew by is
@@ -167,6 +188,7 @@ bool Faaslet::drop_pages(std::span<const uint64_t> ends) {
   std::vector<uint64_t> to(ends.begin(), ends.end());
   for (const CopiedRange& range : copied_) to[range.region] = std::max(to[range.region], range.end);
   copied_.clear();
+  used_pages_.clear();
   for (size_t i = 0; i < to.size(); ++i)
     if (const uint64_t begin = begin_of_region(i); begin < to[i])
       if (::madvise(at(begin), to[i] - begin, MADV_DONTNEED) != 0) return false;
@@ -239,6 +261,7 @@ Result<Slot> Faaslet::move_out() {
   }
   parked_ = std::move(parked);
   copied_ = {};
+  used_pages_ = {};
   tracked_seat_ = 0;
   return std::move(slot_);
 }

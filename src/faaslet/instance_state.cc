@@ -24,9 +24,7 @@ std::unexpected<Error> segment_out_of_bounds(const char* kind, size_t index) {
               std::string("instantiation traps: ") + kind + " segment " + std::to_string(index) + " is out of bounds");
 }
 
-std::unexpected<Error> damaged(const std::string& what) {
-  return fail(ErrorCode::kInvalidArgument, "image: " + what);
-}
+std::unexpected<Error> damaged(const std::string& what) { return fail(ErrorCode::kInvalidArgument, "image: " + what); }
 
 }  // namespace
 
@@ -134,8 +132,7 @@ Result<InstanceState> parse_instance_state(ByteSpan bytes, const wasm::ModuleInf
   ByteReader header(bytes);
   if (header.read<uint64_t>() != kMagic) return damaged("it is no image");
   if (const auto version = header.read<uint32_t>(); version != kImageFormatVersion)
-    return damaged("its format is version " + std::to_string(version) + ", not " +
-                   std::to_string(kImageFormatVersion));
+    return damaged("its format is version " + std::to_string(version) + ", not " + std::to_string(kImageFormatVersion));
   if (const auto version = header.read<uint32_t>(); version != wasm::kAbiVersion)
     return damaged("its layout is version " + std::to_string(version) + ", not " + std::to_string(wasm::kAbiVersion));
   if (const ByteSpan digest = header.read_bytes(); !std::ranges::equal(digest, module_digest))

@@ -32,7 +32,7 @@ struct InstanceState {
   std::string uninitialised_because;
 
   std::vector<wasm::Cell> globals;
-  std::vector<uint8_t> data_dropped;      // one for each segment, 1 = dropped
+  std::vector<uint8_t> data_dropped;  // one for each segment, 1 = dropped
   std::vector<uint8_t> elements_dropped;
   std::vector<std::vector<uint32_t>> tables;  // references
   std::vector<MemoryState> memories;

@@ -11,6 +11,10 @@
 
 namespace spore::faaslet {
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 namespace {
 
 bool is_wide(const wasm::Global& global) { return global.type.type == wasm::ValueType::kV128; }
@@ -107,10 +111,35 @@ Result<void> ProtoFaaslet::map_into(uint8_t* memory) const {
   for (const ImageRegion& region : regions_) {
     if (region.image_bytes == 0) continue;
     if (::mmap(memory + region.offset, region.image_bytes, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd_.get(), static_cast<off_t>(region.file_offset)) == MAP_FAILED)
+               MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd_.get(),
+               static_cast<off_t>(region.file_offset)) == MAP_FAILED)
       return fail_errno("map a Faaslet");
   }
+  if (const auto* runs = working_set_.load(std::memory_order_acquire)) {
+    uint8_t* const begin = memory + regions_[0].offset;
+    for (const PageRange& run : *runs)  // what this does not do, faults will
+      if (::madvise(begin + run.begin, run.end - run.begin, MADV_POPULATE_WRITE) != 0) break;
+  }
   return {};
+}
+
+void ProtoFaaslet::observe(std::span<const PageRange> written) const {
+  auto common = common_.lock();
+  if (!wants_observation()) return;
+  if (observed_ == 0) {
+    common->assign(written.begin(), written.end());
+  } else {
+    std::vector<PageRange> both;
+    for (auto a = common->begin(), end = common->end(); a != end; ++a)
+      for (const PageRange& b : written)
+        if (const PageRange part{std::max(a->begin, b.begin), std::min(a->end, b.end)}; part.begin < part.end)
+          both.push_back(part);
+    *common = std::move(both);
+  }
+  if (++observed_ < kObservedCalls) return;
+  std::erase_if(*common, [](const PageRange& run) { return run.end - run.begin < kRunPagesMin * 4096; });
+  if (common->size() > kRunsMax) common->resize(kRunsMax);
+  if (!common->empty()) working_set_.store(&*common, std::memory_order_release);
 }
 
 uint64_t ProtoFaaslet::resident_bytes() const {
@@ -158,8 +187,7 @@ InstanceState state_without_memories(const LoadedObject& object, const uint8_t* 
     std::memcpy(&value, memory + layout.globals[i], is_wide(info.globals[i]) ? 16 : 8);
     if (info.globals[i].type.type == wasm::ValueType::kFuncRef) value.low = object.function_of(value.low);
   }
-  state.data_dropped.assign(memory + layout.data_dropped,
-                            memory + layout.data_dropped + info.data_segments.size());
+  state.data_dropped.assign(memory + layout.data_dropped, memory + layout.data_dropped + info.data_segments.size());
   state.elements_dropped.assign(memory + layout.elements_dropped,
                                 memory + layout.elements_dropped + info.element_segments.size());
   for (size_t i = 0; i < info.tables.size(); ++i) {

@@ -3,14 +3,17 @@
 // any threads share it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "base/fd.h"
+#include "base/guarded.h"
 #include "base/mapping.h"
 #include "faaslet/code_arena.h"
 #include "faaslet/instance_state.h"
+#include "faaslet/page_scan.h"
 
 namespace spore::faaslet {
 
@@ -49,8 +52,18 @@ class ProtoFaaslet {
   // Of them, those that take up memory.
   uint64_t resident_bytes() const;
 
-  // Makes an empty slot, by its M, a fresh copy. One mapping a region, whatever the size.
+  // Makes an empty slot, by its M, a fresh copy. One mapping a region, whatever the size; then the pages that first
+  // calls have been seen to write to are copied at once, where they lie side by side: that costs a third less than
+  // their faults.
   Result<void> map_into(uint8_t* memory) const;
+
+  // Pages of region 0 that a call on a fresh copy has written to, sorted, by offset from its begin. Those that the
+  // first kObservedCalls calls had in common are the working set. Any thread.
+  void observe(std::span<const PageRange> written) const;
+  bool wants_observation() const { return observed_.load(std::memory_order_relaxed) < kObservedCalls; }
+  static constexpr uint32_t kObservedCalls = 4;
+  static constexpr uint64_t kRunPagesMin = 4;  // shorter runs cost less by their faults
+  static constexpr size_t kRunsMax = 64;
 
   // The same again without addresses. It borrows from the image.
   InstanceState state() const;
@@ -68,6 +81,10 @@ class ProtoFaaslet {
   int64_t window_floor_ = 0;
   bool initialised_ = false;
   std::string uninitialised_because_;
+
+  mutable std::atomic<uint32_t> observed_ = 0;
+  mutable Guarded<std::vector<PageRange>> common_;                            // of the calls observed so far
+  mutable std::atomic<const std::vector<PageRange>*> working_set_ = nullptr;  // once complete: that of common_
 };
 
 // Globals, segments and tables of the instance whose M is `memory`; its memories are left out.

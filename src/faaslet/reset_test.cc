@@ -121,7 +121,8 @@ TEST(Reset, ClearsPagesThatItKeptOfAGrowth) {
     const wasm::Cell pages{static_cast<uint64_t>(1 + round % 5), 0};
     testing::call(*faaslet, "grow", {&pages, 1});
     const uint64_t end = size + pages.low * 65536;
-    for (uint64_t at = size; at < end; at += 4) ASSERT_EQ(*reinterpret_cast<uint32_t*>(faaslet->memory() + at), 0u) << at;
+    for (uint64_t at = size; at < end; at += 4)
+      ASSERT_EQ(*reinterpret_cast<uint32_t*>(faaslet->memory() + at), 0u) << at;
     touch(*faaslet, size, end, 4);
     ASSERT_TRUE(faaslet->reset());
     expect_image(*faaslet, ready);
@@ -135,7 +136,7 @@ TEST(Reset, GivesBackPagesThatCallsNoLongerTouch) {
   touch(*faaslet, 0, 300 * kPage, kPage);
   ASSERT_TRUE(faaslet->reset());
   EXPECT_GE(faaslet->kept_bytes(), 300 * kPage);
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 600; ++round) {
     touch(*faaslet, 0, 2 * kPage, kPage);
     ASSERT_TRUE(faaslet->reset());
     expect_image(*faaslet, ready);
@@ -186,6 +187,31 @@ TEST(Move, CarriesWhatHasChangedToAnotherSlot) {
   // Between calls there is nothing to carry.
   ASSERT_TRUE(faaslet->move_out().has_value());
   EXPECT_EQ(faaslet->parked_bytes(), 0u);
+}
+
+TEST(WorkingSet, OfTheFirstCallsIsCopiedWithTheMapping) {
+  if (!kernel_can_scan()) GTEST_SKIP() << "PAGEMAP_SCAN needs Linux 6.7";
+  const auto ready = module();
+  const auto copied = [](const Faaslet& faaslet) {
+    const auto begin = reinterpret_cast<uint64_t>(faaslet.memory());
+    uint64_t pages = 0;
+    for (const PageRange& range : *list_copied_pages(begin, begin + faaslet.memory_bytes()))
+      pages += (range.end - range.begin) / kPage;
+    return pages;
+  };
+  for (uint32_t i = 0; i < ProtoFaaslet::kObservedCalls; ++i) {
+    const auto faaslet = testing::restore(ready);
+    EXPECT_EQ(copied(*faaslet), 0u);
+    touch(*faaslet, 10 * kPage, 20 * kPage, kPage);                        // in every call
+    touch(*faaslet, (40 + 10 * i) * kPage, (48 + 10 * i) * kPage, kPage);  // in this one
+    ASSERT_TRUE(faaslet->reset());
+  }
+  const auto faaslet = testing::restore(ready);
+  EXPECT_EQ(copied(*faaslet), 10u);
+  expect_image(*faaslet, ready);
+  touch(*faaslet, 12 * kPage, 14 * kPage, kPage);
+  ASSERT_TRUE(faaslet->reset());
+  expect_image(*faaslet, ready);
 }
 
 TEST(PageScan, FindsWhatWasWrittenAndNothingElse) {

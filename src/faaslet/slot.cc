@@ -1,6 +1,7 @@
 #include "faaslet/slot.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "wasm/abi.h"
 
@@ -12,16 +13,18 @@ constexpr uint64_t kHugePage = 2ull << 20;
 constexpr uint64_t kSlotBytes = wasm::kSlotBelowBytes + wasm::kSlotAboveBytes;
 
 // The kernel may turn small pages into a huge one at any time, and so give a guest pages that it never faulted in. A
-// reset that goes by the thread's fault count would not know of them.
-Result<void> forbid_huge_pages(uint8_t* begin) {
-  if (::madvise(begin, kSlotBytes, MADV_NOHUGEPAGE) != 0 && errno != EINVAL)  // EINVAL: a kernel without huge pages
-    return fail_errno("forbid huge pages in a slot");
+// reset that goes by the thread's fault count would not know of them. For the whole process, as a slot's mappings come
+// and go.
+Result<void> forbid_huge_pages() {
+  static const bool forbidden = ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0;
+  if (!forbidden) return fail(ErrorCode::kFailedPrecondition, "the kernel does not let a process forbid huge pages");
   return {};
 }
 
 }  // namespace
 
 Result<Slot> Slot::reserve() {
+  TRY(forbid_huge_pages());
   // M lies in the middle of a 2 MiB region: the first mebibyte of memory shares its page table with the header, the
   // globals and the top of the stack.
   const uint64_t size = kSlotBytes + kHugePage;
@@ -39,9 +42,7 @@ Result<Slot> Slot::reserve() {
   if (slot_begin > begin) ::munmap(at, slot_begin - begin);
   const uint64_t slot_end = slot_begin + kSlotBytes;
   if (slot_end < begin + size) ::munmap(reinterpret_cast<void*>(slot_end), begin + size - slot_end);
-  Slot slot(reinterpret_cast<uint8_t*>(memory));
-  TRY(forbid_huge_pages(slot.memory_ - wasm::kSlotBelowBytes));
-  return slot;
+  return Slot(reinterpret_cast<uint8_t*>(memory));
 }
 
 Slot::~Slot() {
@@ -52,7 +53,7 @@ Result<void> Slot::clear() {
   if (::mmap(memory_ - wasm::kSlotBelowBytes, kSlotBytes, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     return fail_errno("clear a slot");
-  return forbid_huge_pages(memory_ - wasm::kSlotBelowBytes);
+  return {};
 }
 
 }  // namespace spore::faaslet

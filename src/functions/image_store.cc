@@ -15,8 +15,7 @@ constexpr std::string_view kFolder = "images/";
 std::string ImageStore::name_of(const FunctionId& id, const Digest& module_digest, const FunctionConfig& config) {
   const Digest of_config = sha256(as_bytes(config_to_json(config)));
   return std::string(kFolder) + id.text() + "/f" + std::to_string(faaslet::kImageFormatVersion) + "-a" +
-         std::to_string(wasm::kAbiVersion) + "-" + to_hex(module_digest) + "-" +
-         to_hex(ByteSpan(of_config).first(16));
+         std::to_string(wasm::kAbiVersion) + "-" + to_hex(module_digest) + "-" + to_hex(ByteSpan(of_config).first(16));
 }
 
 Result<std::optional<StoredImage>> ImageStore::find(const FunctionId& id, const FunctionConfig& config,
@@ -34,8 +33,7 @@ Result<std::optional<StoredImage>> ImageStore::find(const FunctionId& id, const 
   };
   const auto content = unseal(host_key_, kKind, name, *bytes);
   if (!content) return refuse("its seal does not verify");
-  const auto state =
-      faaslet::parse_instance_state(*content, object->module(), digest, config.memory_pages_max());
+  const auto state = faaslet::parse_instance_state(*content, object->module(), digest, config.memory_pages_max());
   if (!state) return refuse(state.error().message);
   ASSIGN_OR_RETURN(auto proto, faaslet::ProtoFaaslet::make(std::move(object), *state, config.memory_pages_max()));
   return StoredImage{std::move(proto), bytes->size()};

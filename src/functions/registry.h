@@ -1,6 +1,7 @@
 // The catalogue of functions and the way from published wasm to code that runs.
 //
-//   publish: wasm -> ObjectCache (ChildCompiler) -> CodeArena -> initialisers -> ProtoFaaslet; module, image and record ->
+//   publish: wasm -> ObjectCache (ChildCompiler) -> CodeArena -> initialisers -> ProtoFaaslet; module, image and record
+//   ->
 //            store
 //   load:    what publish made; after a restart or an eviction the same again, from the store
 //
@@ -86,7 +87,7 @@ struct RegistryStats {
   size_t background_waiting = 0;  // modules that wait for their optimised code, with the one being compiled
   uint64_t compiled = 0;          // since the registry was opened
   uint64_t compile_failures = 0;
-  uint64_t initialised = 0;  // images made by running initialisers
+  uint64_t initialised = 0;   // images made by running initialisers
   uint64_t images_found = 0;  // images taken from the store
 };
 

@@ -203,7 +203,10 @@ void Api::call(Request& request, functions::FunctionId id, Responder responder) 
   auto shared = std::make_shared<Responder>(std::move(responder));
   Background::Task task = [this, shared, id, call = std::move(call), share = std::move(request.body_share),
                            version = request.route.version, path = std::string(request.path())]() mutable {
+    const auto began = std::chrono::steady_clock::now();
     auto loaded = registry_.load(id, version);
+    call.loading = std::max(std::chrono::microseconds(1), std::chrono::duration_cast<std::chrono::microseconds>(
+                                                              std::chrono::steady_clock::now() - began));
     if (!loaded) {
       metrics_.count_response(status_of(loaded.error().code));
       return shared->respond(problem_of(loaded.error(), path));
@@ -249,7 +252,11 @@ Response Api::response_of(worker::CallResult result, const functions::LoadedFunc
     response = problem_of(result, function);
   }
   response.add_field("Spore-Call-Id", result.id.text());
-  if (result.start != worker::StartKind::kNone) response.add_field("Spore-Start", to_string(result.start));
+  if (result.start != worker::StartKind::kNone) {
+    response.add_field("Spore-Start", to_string(result.start));
+    response.add_field("Spore-Start-Us", std::to_string(result.starting.count()));
+  }
+  response.add_field("Spore-Queued-Us", std::to_string(result.queued.count()));
   response.add_field("Spore-Duration-Us", std::to_string(result.duration.count()));
   call_log_.add(std::move(entry));
   metrics_.count_response(response.status);

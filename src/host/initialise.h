@@ -16,8 +16,8 @@
 namespace spore::host {
 
 struct InitialiseOptions {
-  std::string name;                      // of the function, for the log
-  std::vector<std::string> arguments;    // CallSetup's
+  std::string name;                    // of the function, for the log
+  std::vector<std::string> arguments;  // CallSetup's
   std::vector<std::string> environment;
   std::chrono::milliseconds timeout{10'000};
 };

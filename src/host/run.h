@@ -62,7 +62,7 @@ class Run {
   const Entry* entry_;
   std::span<const uint32_t> functions_;  // of entry_
   size_t next_ = 0;                      // in functions_
-  bool parked_ = false;  // inside that function
+  bool parked_ = false;                  // inside that function
   faaslet::Wait wait_;
 };
 

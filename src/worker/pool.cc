@@ -146,11 +146,7 @@ Result<Slot> FaasletPool::empty_slot() {
       if (state->spare.size() < options_.spare_slots / 2) work_.notify_one();
       return slot;
     }
-    std::optional<Slot> used;
-    if (!state->used.empty()) {
-      used = std::move(state->used.back());
-      state->used.pop_back();
-    } else if (state->counts.slots < options_.slots_max) {
+    if (state->counts.slots < options_.slots_max) {
       ++state->counts.slots;
       state.lock().unlock();
       auto slot = Slot::reserve();
@@ -158,13 +154,11 @@ Result<Slot> FaasletPool::empty_slot() {
       state.lock().lock();
       --state->counts.slots;  // the process has no more room than this
     }
-    if (!used && !state->resident.empty()) {
-      used = park(*state, state->resident.front());
-    }
-    if (used) {
+    if (!state->resident.empty()) {
+      Slot slot = park(*state, state->resident.front());
       state.lock().unlock();
-      TRY(used->clear());
-      return std::move(*used);
+      TRY(slot.clear());
+      return slot;
     }
   }
   if (reclaim_) {
@@ -177,12 +171,16 @@ Result<Slot> FaasletPool::empty_slot() {
               "all " + std::to_string(options_.slots_max) + " slots of this host are in use by calls");
 }
 
+// Cleared right here: by another thread it would cost this one's TLB as well.
 void FaasletPool::put_used(Slot slot) {
-  {
-    auto state = state_.lock();
-    state->used.push_back(std::move(slot));
-  }
-  work_.notify_one();
+  std::optional<Slot> cleared;  // destroyed outside the lock, where it is not kept
+  if (slot.clear()) cleared = std::move(slot);
+  auto state = state_.lock();
+  if (cleared && state->spare.size() < options_.spare_slots)
+    state->spare.push_back(std::move(*cleared));
+  else
+    --state->counts.slots;
+  state.lock().unlock();
 }
 
 // ---- Faaslets -------------------------------------------------------------------------------------------------------
@@ -234,7 +232,7 @@ Result<void> FaasletPool::give_slot(Instance& instance) {
 
 void FaasletPool::give(std::unique_ptr<Instance> instance, uint64_t seat) {
   instance->state_ = {};
-  if (!instance->faaslet_->reset()) return;
+  if (options_.idle_max == 0 || !instance->faaslet_->reset()) return;
   instance->seat_ = seat;
   Instances evicted;  // destroyed outside the lock
   auto state = state_.lock();
@@ -330,23 +328,9 @@ void FaasletPool::housekeeping_loop() {
   auto state = state_.lock();
   while (!state->stopping) {
     const bool refill = state->spare.size() < options_.spare_slots && state->counts.slots < options_.slots_max;
-    if (state->used.empty() && !refill) work_.wait_until(state.lock(), last_round + kHousekeeping);
+    if (!refill) work_.wait_until(state.lock(), last_round + kHousekeeping);
     if (state->stopping) break;
-
-    std::optional<Slot> slot;
-    if (!state->used.empty()) {
-      slot = std::move(state->used.back());
-      state->used.pop_back();
-      const bool surplus = state->spare.size() >= options_.spare_slots;
-      state.lock().unlock();
-      const bool keep = !surplus && slot->clear();
-      if (!keep) slot.reset();
-      state.lock().lock();
-      if (keep)
-        state->spare.push_back(std::move(*slot));
-      else
-        --state->counts.slots;
-    } else if (state->spare.size() < options_.spare_slots && state->counts.slots < options_.slots_max) {
+    if (refill) {
       ++state->counts.slots;
       state.lock().unlock();
       auto reserved = Slot::reserve();

@@ -1,6 +1,6 @@
 // The Faaslets of a host that do not run, and the slots of all of them.
 //
-//   slots:     reserved --> spare --> of a Faaslet (running, waiting inside a call, or idle) --> to be cleared --> spare
+//   slots:     reserved --> spare --> of a Faaslet (running, waiting inside a call, or idle) --> cleared --> spare
 //   Faaslets:  made --> running --> idle, in its slot --> idle, parked without a slot --> gone
 //
 // An idle Faaslet was reset after its last call and serves the next call of the same image; nothing of it is ever seen
@@ -8,8 +8,8 @@
 // its slot away and keeps only how it differs from its image, which after a reset is nothing. Where there are more idle
 // ones than allowed, of a function, a tenant or the host, or memory runs short, those that have been idle longest go.
 //
-// A slot that served one image is cleared as a whole before it serves another; one thread does that, and keeps some
-// spare, so that a call finds one ready. All methods may be called from any thread.
+// A slot that served one image is cleared as a whole before it serves another. One thread keeps some spare ones, so
+// that a call finds one ready, and looks after memory. All methods may be called from any thread.
 #pragma once
 
 #include <boost/intrusive/list.hpp>
@@ -41,8 +41,8 @@ struct PoolOptions {
   size_t idle_max = 100'000;  // idle Faaslets, parked ones too
   size_t idle_per_tenant_max = 50'000;
   size_t idle_per_function_max = 10'000;
-  uint64_t idle_bytes_max = 0;       // memory that idle Faaslets hold; 0: a quarter of the machine's
-  uint64_t memory_left_min = 0;      // less available memory on the machine, and half of the idle ones go; 0: a 20th
+  uint64_t idle_bytes_max = 0;   // memory that idle Faaslets hold; 0: a quarter of the machine's
+  uint64_t memory_left_min = 0;  // less available memory on the machine, and half of the idle ones go; 0: a 20th
   std::function<uint64_t()> memory_available;  // in bytes; default: as the kernel says
 };
 
@@ -140,7 +140,6 @@ class FaasletPool {
     Instance::ListOf<OfHost> resident;  // idle longest first
     Instance::ListOf<OfHost> parked;
     std::vector<faaslet::Slot> spare;
-    std::vector<faaslet::Slot> used;  // to be cleared
     PoolStats counts;
     bool stopping = false;
   };

@@ -15,8 +15,8 @@
 // Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
 // that waited too long. The queue is bounded, in all and for each tenant.
 //
-// A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call it
-// goes back there. Where slots run out, calls that wait give up theirs and go on in another.
+// A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call
+// it goes back there. Where slots run out, calls that wait give up theirs and go on in another.
 #pragma once
 
 #include <atomic>
@@ -39,13 +39,13 @@
 namespace spore::worker {
 
 struct WorkerOptions {
-  unsigned seats = 2;                     // calls that run at once
-  size_t queue_max = 10'000;              // calls that wait
-  size_t queue_per_tenant_max = 5'000;    // of one tenant
-  uint64_t queue_bytes_max = 1ull << 30;  // of the inputs of waiting calls
-  size_t parked_max = 100'000;            // calls that wait inside the guest; more hold on to their seats
+  unsigned seats = 2;                      // calls that run at once
+  size_t queue_max = 10'000;               // calls that wait
+  size_t queue_per_tenant_max = 5'000;     // of one tenant
+  uint64_t queue_bytes_max = 1ull << 30;   // of the inputs of waiting calls
+  size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
-  uint64_t log_bytes_max = 64 << 10;      // of one call
+  uint64_t log_bytes_max = 64 << 10;       // of one call
   PoolOptions pool;
 };
 

@@ -28,7 +28,8 @@ class Outcomes(SystemTest):
             self.assertEqual((answer.status, answer.body == body), (200, True))
             self.assertRegex(answer.headers["Spore-Call-Id"], "^[0-9a-f]{32}$")
             self.assertIn(answer.headers["Spore-Start"], ("restored", "warm", "cold"))
-            self.assertGreaterEqual(int(answer.headers["Spore-Duration-Us"]), 0)
+            self.assertGreaterEqual(int(answer.headers["Spore-Duration-Us"]), int(answer.headers["Spore-Start-Us"]))
+            self.assertGreaterEqual(int(answer.headers["Spore-Queued-Us"]), 0)
 
     def test_another_exit_code_is_500(self):
         self.published("t/exits", '(module (func (export "spore_call") (result i32) (i32.const 42)))')
