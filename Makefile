@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := compute compile http table3 density
+BENCHES := start compute compile http table3 density
 
 .PHONY: help
 help:
@@ -52,6 +52,10 @@ nightly: install examples
 # ---- benchmarks -----------------------------------------------------------------------------------------------------
 .PHONY: bench $(addprefix bench-,$(BENCHES))
 bench: $(addprefix bench-,$(BENCHES))
+bench-start: $(RELEASE)/build.ninja
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_start > $(RELEASE)/bench.log || \
+	  { cat $(RELEASE)/bench.log; exit 1; }
+	@$(RELEASE)/bench_start
 bench-compute: $(RELEASE)/build.ninja
 	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_compute > $(RELEASE)/bench.log || \
 	  { cat $(RELEASE)/bench.log; exit 1; }

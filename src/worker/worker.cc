@@ -202,7 +202,8 @@ void Worker::drain() { state_.lock()->draining = true; }
 
 WorkerStats Worker::stats() const {
   auto state = state_.lock();
-  return {.running = state->running,
+  return {.seats = options_.seats,
+          .running = state->running,
           .waiting = state->queue.size(),
           .parked = state->parked.size(),
           .parked_bytes = parked_bytes_,

@@ -50,6 +50,7 @@ struct WorkerOptions {
 };
 
 struct WorkerStats {
+  size_t seats = 0;
   size_t running = 0;
   size_t waiting = 0;
   size_t parked = 0;
