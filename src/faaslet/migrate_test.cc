@@ -2,6 +2,7 @@
 // where they are. The slots they leave are cleared, so an address of one that generated code had kept would fault.
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <thread>
 
 #include "support/runtime.h"
@@ -344,6 +345,10 @@ struct Case {
   Guest guest;
   wasm::CpuLevel level;
 };
+
+void PrintTo(const Case& shown, std::ostream* out) {
+  *out << shown.guest.name << " at " << wasm::to_string(shown.level);
+}
 
 std::vector<Case> cases() {
   const auto best = wasm::cpu_level_of_this_machine();
