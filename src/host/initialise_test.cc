@@ -360,6 +360,14 @@ TEST(Initialise, ItsLogGoesToTheHostsLogLineByLine) {
   EXPECT_EQ(log.text(), "acme/f: initialiser: one\nacme/f: initialiser: ?[2Jtwo, and mo\n");
 }
 
+TEST(Initialise, EachHasItsOwnLog) {
+  const CapturedLog log;
+  const auto result =
+      initialise(say(300, 4), R"((data (i32.const 300) "two.one.") (func (export "_initialize") )" + say(304, 4) + ")");
+  ASSERT_TRUE(result.has_value()) << result.error().message;
+  EXPECT_EQ(log.text(), "acme/f: initialiser: one.\nacme/f: initialiser: two.\n");
+}
+
 TEST(Initialise, OneThatTrapsHasItsLogToldToo) {
   const CapturedLog log;
   EXPECT_FALSE(initialise(say(300, 4) + "unreachable", R"((data (i32.const 300) "help"))").has_value());
