@@ -89,7 +89,9 @@ Result<void> write_out(std::string_view bytes) { return write_all(STDOUT_FILENO,
 std::string size_text(const json& bytes) {
   const double value = bytes.is_number() ? bytes.get<double>() : 0;
   char text[32];
-  if (value >= 1 << 20)
+  if (value >= 1 << 30)
+    std::snprintf(text, sizeof(text), "%.1f GiB", value / (1 << 30));
+  else if (value >= 1 << 20)
     std::snprintf(text, sizeof(text), "%.1f MiB", value / (1 << 20));
   else
     std::snprintf(text, sizeof(text), "%.1f KiB", value / (1 << 10));
