@@ -67,14 +67,14 @@ Result<std::shared_ptr<const ProtoFaaslet>> run_initialisers(const std::shared_p
     alone.from_image = {function};
     const CallResult ended =
         Run(*faaslet, host_state, alone, /*initialised=*/true).finish(seat, {.deadline = deadline});
+    log_lines(options.name, host_state.log);
+    host_state.log.clear();
     if (const ImportDeclaration* asked = host_state.initialiser_asked) {
       if (asked->in_initialiser == InInitialiser::kRefused)
         return fail(ErrorCode::kInvalidModule,
                     name + " calls " + std::string(asked->name) + ": an initialiser cannot use files");
       return uninitialised(*instantiated, name + " calls " + std::string(asked->name));
     }
-    log_lines(options.name, host_state.log);
-    host_state.log.clear();
     switch (ended.kind) {
       case CallResult::Kind::kExited: break;
       case CallResult::Kind::kTrapped: return fail(ErrorCode::kInvalidModule, name + " traps: " + told(ended.trap));

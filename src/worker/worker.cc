@@ -50,7 +50,7 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
 
 Worker::~Worker() {
   std::deque<Job> waiting;
-  std::list<Job> parked;
+  Parked parked;
   {
     auto state = state_.lock();
     CHECK(state->attachments.empty(), state->attachments.size());
@@ -62,9 +62,10 @@ Worker::~Worker() {
     auto state = state_.lock();
     waiting.swap(state->queue);
     parked.swap(state->parked);
+    parked.merge(state->parked_outside);
   }
   for (Job& job : waiting) end_early(std::move(job), job.run ? CallStatus::kCancelled : CallStatus::kDraining);
-  for (Job& job : parked) end_early(std::move(job), CallStatus::kCancelled);
+  for (auto& [wakes_at, job] : parked) end_early(std::move(job), CallStatus::kCancelled);
 }
 
 void Worker::submit(CallRequest request, CallDone done) {
@@ -153,11 +154,14 @@ bool Worker::cancel(const CallId& id) {
       return true;
     }
     const auto id_of = [](const Job& job) { return job.request.id; };
-    if (const auto waits = std::ranges::find(state->queue, id, id_of); waits != state->queue.end()) {
+    if (const auto waits = std::ranges::find(state->queue, id, id_of); waits != state->queue.end())
       ended = take_job(*state, waits);
-    } else if (const auto parked = std::ranges::find(state->parked, id, id_of); parked != state->parked.end()) {
-      ended = std::move(*parked);
-      state->parked.erase(parked);
+    const auto id_of_parked = [](const auto& entry) { return entry.second.request.id; };
+    for (Parked* parked : {&state->parked, &state->parked_outside}) {
+      const auto found = ended ? parked->end() : std::ranges::find(*parked, id, id_of_parked);
+      if (found == parked->end()) continue;
+      ended = std::move(found->second);
+      parked->erase(found);
     }
   }
   if (!ended) return false;
@@ -190,7 +194,8 @@ void Worker::cancel_all() {
   {
     auto state = state_.lock();
     for (const Job& job : state->queue) ids.push_back(job.request.id);
-    for (const Job& job : state->parked) ids.push_back(job.request.id);
+    for (const Parked* parked : {&state->parked, &state->parked_outside})
+      for (const auto& [wakes_at, job] : *parked) ids.push_back(job.request.id);
     for (const Attachment* attachment : state->attachments) {
       if (attachment->running_.active) ids.push_back(attachment->running_.id);
     }
@@ -205,7 +210,7 @@ WorkerStats Worker::stats() const {
   return {.seats = options_.seats,
           .running = state->running,
           .waiting = state->queue.size(),
-          .parked = state->parked.size(),
+          .parked = state->parked.size() + state->parked_outside.size(),
           .parked_bytes = parked_bytes_,
           .draining = state->draining,
           .pool = pool_.stats()};
@@ -282,12 +287,13 @@ bool Worker::park(Attachment& here, Job& job) {
   {
     auto state = state_.lock();
     const auto& running = here.running_;
-    if (running.timed_out || running.cancelled || state->parked.size() >= options_.parked_max) return false;
+    if (running.timed_out || running.cancelled || state->parked.size() + state->parked_outside.size() >= options_.parked_max) return false;
     here.seat_.end_call();
     here.running_.active = false;
     --state->running;
-    watch(*state, std::min(job.ready_at, job.deadline));
-    state->parked.push_back(std::move(job));
+    const auto wakes_at = job.wakes_at();
+    watch(*state, wakes_at);
+    state->parked.emplace(wakes_at, std::move(job));
     more = !state->queue.empty();
   }
   if (more) wake_();
@@ -320,13 +326,14 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
 
 std::optional<faaslet::Slot> Worker::reclaim_slot() {
   auto state = state_.lock();
-  for (Job& job : state->parked) {
-    faaslet::Faaslet& waits = job.instance->faaslet();
-    if (!waits.has_slot() || !waits.can_move()) continue;
-    if (parked_bytes_ >= options_.parked_bytes_max) return std::nullopt;
+  if (parked_bytes_ >= options_.parked_bytes_max) return std::nullopt;
+  for (auto it = state->parked.end(); it != state->parked.begin();) {
+    faaslet::Faaslet& waits = (--it)->second.instance->faaslet();
+    if (!waits.can_move()) continue;
     auto slot = waits.move_out();
     if (!slot) return std::nullopt;
     parked_bytes_ += waits.parked_bytes();
+    state->parked_outside.insert(state->parked.extract(it));
     return std::move(*slot);
   }
   return std::nullopt;
@@ -367,19 +374,18 @@ void Worker::watchdog_loop() {
       }
     }
     size_t ready = 0;
-    for (auto job = state->parked.begin(); job != state->parked.end();) {
-      if (job->deadline <= now) {
-        late.push_back(std::move(*job));
-      } else if (job->ready_at <= now) {
-        next = std::min(next, job->deadline);
-        put_job(*state, std::move(*job), Place::kFirst);
+    for (Parked* parked : {&state->parked, &state->parked_outside}) {
+      while (!parked->empty() && parked->begin()->first <= now) {
+        Job job = std::move(parked->extract(parked->begin()).mapped());
+        if (job.deadline <= now) {
+          late.push_back(std::move(job));
+          continue;
+        }
+        next = std::min(next, job.deadline);
+        put_job(*state, std::move(job), Place::kFirst);
         ++ready;
-      } else {
-        next = std::min({next, job->deadline, job->ready_at});
-        ++job;
-        continue;
       }
-      job = state->parked.erase(job);
+      if (!parked->empty()) next = std::min(next, parked->begin()->first);
     }
     state->watching_until = next;
     if (!late.empty() || ready) {

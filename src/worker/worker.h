@@ -23,7 +23,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <list>
+#include <map>
 #include <memory>
 #include <thread>
 #include <unordered_map>
@@ -124,12 +124,15 @@ class Worker {
     std::unique_ptr<FaasletPool::Instance> instance;
     std::optional<host::Run> run;
     Clock::time_point ready_at;  // while it is parked
+    Clock::time_point wakes_at() const { return std::min(ready_at, deadline); }
   };
+  using Parked = std::multimap<Clock::time_point, Job>;  // by wakes_at()
   struct State {
     std::vector<Attachment*> attachments;
     size_t running = 0;
     std::deque<Job> queue;
-    std::list<Job> parked;
+    Parked parked;          // in their slots
+    Parked parked_outside;  // without one
     std::unordered_map<std::string, size_t> waiting_of_tenant;
     uint64_t queue_bytes = 0;
     bool draining = false;
@@ -151,7 +154,7 @@ class Worker {
   bool park(Attachment& here, Job& job);
   static CallResult finish(Job& job, host::CallResult ended);
   void end_early(Job job, CallStatus status);
-  // The slot of the call that has waited longest and can go on in another one.
+  // The slot of the waiting call that wakes last of those that can go on in another one.
   std::optional<faaslet::Slot> reclaim_slot();
   void watchdog_loop();
 

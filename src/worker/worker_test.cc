@@ -43,7 +43,6 @@ class Pool {
     changed_.notify_one();
   }
 
-  Worker worker;
 
  private:
   struct Tasks {
@@ -52,6 +51,11 @@ class Pool {
   };
   Guarded<Tasks> tasks_;
   std::condition_variable changed_;
+
+ public:
+  Worker worker;  // it wakes until it is gone
+
+ private:
   std::vector<std::jthread> threads_;
 };
 
