@@ -15,6 +15,9 @@
 //   4. it ends: returns, traps, exits, is interrupted by another thread, or is given up while it is parked
 //   5. reset()
 //
+// Now and then the same call is made many times in a row on one seat: the steady state, in which a reset asks the
+// kernel for nothing.
+//
 // Between calls a Faaslet may move to another slot, lie without one for a while, or make room for another function's.
 //
 // docs/testing-resets.md says what the modes are for. The last line is `leak test: mode=.. calls=.. differences=..`
@@ -68,7 +71,8 @@ constexpr int kSkipped = 77;
 constexpr uint64_t kHugePageBytes = 2ull << 20;
 constexpr uint64_t kSwapBytes = 1ull << 30;
 constexpr uint32_t kStepsMax = 24;
-constexpr uint32_t kParksMax = 3;  // of one call
+constexpr uint32_t kParksMax = 3;      // of one call
+constexpr uint32_t kRepeatsMax = 400;  // of the same call
 
 enum class Mode { kPlain, kNoScan, kScanFails, kSwap, kCompact, kHugePages };
 
@@ -110,6 +114,7 @@ struct Place {
   uint64_t act_seed = 0;
   uint32_t steps = 0;
   Ending ending = Ending::kReturn;
+  uint32_t repeats_left = 0;  // of the same call, undisturbed and on the same seat
   bool interrupt_sent = false;
   std::string previous;  // how the call before ended
   const void* reset_seat = nullptr;
@@ -336,6 +341,7 @@ struct Counts {
   uint64_t fast_resets = 0;  // on the seat of the last one, without a page fault since
   uint64_t returned = 0, trapped = 0, exited = 0, interrupted = 0, cancelled = 0;
   uint64_t parked = 0, moved_parked = 0, moved_idle = 0, rebound = 0;
+  uint64_t repeated = 0;
   uint64_t on_companion = 0;  // pieces
   uint64_t same_faults = 0;   // resets on another seat than the last one, after as many faults
   uint64_t pages_compared = 0;
@@ -351,6 +357,7 @@ struct Counts {
     moved_parked += other.moved_parked;
     moved_idle += other.moved_idle;
     rebound += other.rebound;
+    repeated += other.repeated;
     on_companion += other.on_companion;
     same_faults += other.same_faults;
     pages_compared += other.pages_compared;
@@ -385,10 +392,11 @@ class Worker {
     std::unique_ptr<Place> place;
     while (!shared_.failed && shared_.calls < shared_.options.calls) {
       // Mostly it goes on with the same: only then a reset can know its pages from the fault count.
-      if (!place || random_.one_in(place->parked ? 2 : 12)) place = exchange(std::move(place));
+      const bool repeats = place && place->repeats_left > 0;
+      if (!place || (!repeats && random_.one_in(place->parked ? 2 : 12))) place = exchange(std::move(place));
       place->world.check = &check_;
       Wrong wrong;
-      if (random_.one_in(20))
+      if (!repeats && random_.one_in(20))
         companion_.run([&](Seat& seat) {
           here_ = &seat;
           wrong = go_on(*place);
@@ -427,7 +435,7 @@ class Worker {
   Wrong go_on(Place& place) {
     if (!place.faaslet->has_slot())
       if (auto wrong = move_in(place)) return wrong;
-    disturb(place);
+    if (place.repeats_left == 0) disturb(place);
     return place.parked ? go_on_with_parked(place) : begin_call(place);
   }
 
@@ -448,7 +456,12 @@ class Worker {
   }
 
   Wrong begin_call(Place& place) {
-    if (random_.one_in(150))
+    if (place.repeats_left > 0) {
+      --place.repeats_left;
+      ++counts_.repeated;
+      return check_and_act(place);
+    }
+    if (random_.one_in(500))
       if (auto wrong = rebind(place)) return wrong;
     if (random_.one_in(60)) {
       ++counts_.moved_idle;
@@ -457,7 +470,24 @@ class Worker {
       if (random_.one_in(3)) return {};
       if (auto wrong = move_in(place)) return wrong;
     }
-    if (auto found = check_.compare(*place.faaslet, *place.function->proto, random_.one_in(400))) return found;
+    place.act_seed = random_.next() | 1;
+    place.steps = static_cast<uint32_t>(random_.below(kStepsMax));
+    place.ending =
+        random_.one_in(2) ? Ending::kReturn : static_cast<Ending>(random_.below(static_cast<uint64_t>(Ending::kCount)));
+    if (place.ending == Ending::kStackOverflow && !random_.one_in(4)) place.ending = Ending::kUnreachable;
+    place.world.parks_left = kParksMax;
+    if (random_.one_in(300)) {
+      place.repeats_left = static_cast<uint32_t>(random_.below(kRepeatsMax));
+      place.ending = Ending::kReturn;
+      place.world.parks_left = 0;
+    }
+    return check_and_act(place);
+  }
+
+  Wrong check_and_act(Place& place) {
+    if (auto found =
+            check_.compare(*place.faaslet, *place.function->proto, place.repeats_left == 0 && random_.one_in(400)))
+      return found;
 
     here_->begin_call();
     const Outcome checked = place.faaslet->start(*here_, place.function->check);
@@ -467,15 +497,9 @@ class Worker {
     if (const auto number = static_cast<uint32_t>(place.faaslet->result(0).low))
       return fmt::format("the guest finds a wrong value (number {})", number);
 
-    place.act_seed = random_.next() | 1;
-    place.steps = static_cast<uint32_t>(random_.below(kStepsMax));
-    place.ending =
-        random_.one_in(2) ? Ending::kReturn : static_cast<Ending>(random_.below(static_cast<uint64_t>(Ending::kCount)));
-    if (place.ending == Ending::kStackOverflow && !random_.one_in(4)) place.ending = Ending::kUnreachable;
     place.interrupt_sent = false;
     place.world.random = Random(place.act_seed);
     place.world.parked = false;
-    place.world.parks_left = kParksMax;
     const wasm::Cell arguments[] = {{place.act_seed, 0}, {place.steps, 0}, {static_cast<uint64_t>(place.ending), 0}};
     return run_piece(place, [&](Seat& seat) { return place.faaslet->start(seat, place.function->act, arguments); });
   }
@@ -483,7 +507,8 @@ class Worker {
   // Where the guest will not end by itself, and now and then elsewhere, somebody interrupts it.
   template <class Piece>
   Wrong run_piece(Place& place, Piece piece) {
-    const bool interrupt = place.ending == Ending::kLoop || random_.one_in(20);
+    const bool repeats = place.repeats_left > 0;
+    const bool interrupt = place.ending == Ending::kLoop || (!repeats && random_.one_in(20));
     const uint64_t spins = random_.below(2000);
     if (interrupt) place.interrupt_sent = true;
     Outcome outcome;
@@ -493,7 +518,7 @@ class Worker {
       outcome = piece(seat);
       seat.end_call();
     };
-    if (here_ == &seat_ && random_.one_in(10)) {
+    if (here_ == &seat_ && !repeats && random_.one_in(10)) {
       ++counts_.on_companion;
       companion_.run(run);
     } else {
@@ -550,7 +575,7 @@ class Worker {
   }
 
   Wrong end_call(Place& place, std::string how) {
-    disturb(place);
+    if (place.repeats_left == 0) disturb(place);
     place.parked = false;
     place.previous = fmt::format("ended so: {} (seed {}, {} steps)", how, place.act_seed, place.steps);
     if (place.reset_seat != here_ && random_.one_in(2) && faults_.take_until(place.reset_faults)) ++counts_.same_faults;
@@ -747,7 +772,8 @@ Result<int> run(const Options& options, std::string_view mode_name) {
   need("cancelled", counts.cancelled);
   need("moved_parked", counts.moved_parked);
   need("moved_idle", counts.moved_idle);
-  need("rebound", counts.rebound);
+  need("rebound", counts.rebound * 4);
+  need("repeated", counts.repeated);
   need("on_companion", counts.on_companion);
   if (options.mode == Mode::kPlain) need("same_faults", counts.same_faults);
   if (options.mode == Mode::kPlain) need("fast_resets", counts.fast_resets / 20);
@@ -760,12 +786,13 @@ Result<int> run(const Options& options, std::string_view mode_name) {
   if (!missing.empty()) std::fprintf(stderr, "leak test: too few:%s\n", missing.c_str());
   fmt::print(
       "leak test: mode={} seed={} threads={} calls={} differences={} returned={} trapped={} exited={} interrupted={} "
-      "cancelled={} parked={} moved_parked={} moved_idle={} rebound={} on_companion={} same_faults={} fast_resets={} "
+      "cancelled={} parked={} moved_parked={} moved_idle={} rebound={} repeated={} on_companion={} same_faults={} "
+      "fast_resets={} "
       "pages_compared={} swapped={} migrated={} collapsed={} seconds={:.1f}\n",
       mode_name, options.seed, options.threads, calls, difference.empty() ? 0 : 1, counts.returned, counts.trapped,
       counts.exited, counts.interrupted, counts.cancelled, counts.parked, counts.moved_parked, counts.moved_idle,
-      counts.rebound, counts.on_companion, counts.same_faults, counts.fast_resets, counts.pages_compared, swapped,
-      migrated, g_collapsed.load(), seconds);
+      counts.rebound, counts.repeated, counts.on_companion, counts.same_faults, counts.fast_resets,
+      counts.pages_compared, swapped, migrated, g_collapsed.load(), seconds);
   return difference.empty() && missing.empty() ? 0 : 1;
 }
 
