@@ -22,6 +22,8 @@ constexpr uint64_t kResidentOverheadBytes = 16 << 10;
 constexpr uint64_t kParkedOverheadBytes = 4 << 10;
 constexpr size_t kOwnSeatLooks = 4;  // how many idle ones are looked at for one of the caller's seat
 constexpr auto kHousekeeping = std::chrono::seconds(1);
+constexpr int kSlotAttemptsMax = 20;
+constexpr auto kSlotWait = std::chrono::milliseconds(5);
 // What the process maps besides slots, and what a slot takes: image, growth, and the guards between.
 constexpr uint64_t kOtherMappings = 2'000;
 constexpr uint64_t kMappingsPerSlot = 4;
@@ -138,6 +140,16 @@ Slot FaasletPool::park(State& state, Instance& instance) {
 // ---- slots ----------------------------------------------------------------------------------------------------------
 
 Result<Slot> FaasletPool::empty_slot() {
+  // A slot that is just being cleared or reserved is in no list; it is worth a moment's wait.
+  for (int attempt = 0;; ++attempt) {
+    auto slot = find_slot();
+    if (slot || slot.error().code != ErrorCode::kResourceExhausted || attempt == kSlotAttemptsMax) return slot;
+    auto state = state_.lock();
+    slot_came_.wait_for(state.lock(), kSlotWait);
+  }
+}
+
+Result<Slot> FaasletPool::find_slot() {
   {
     auto state = state_.lock();
     if (!state->spare.empty()) {
@@ -180,6 +192,7 @@ void FaasletPool::put_used(Slot slot) {
     state->spare.push_back(std::move(*cleared));
   else
     --state->counts.slots;
+  slot_came_.notify_one();
   state.lock().unlock();
 }
 
@@ -337,6 +350,7 @@ void FaasletPool::housekeeping_loop() {
       state.lock().lock();
       if (reserved) {
         state->spare.push_back(std::move(*reserved));
+        slot_came_.notify_one();
       } else {  // the process has no room for more
         --state->counts.slots;
         options_.spare_slots = state->spare.size();

@@ -151,6 +151,7 @@ class FaasletPool {
 
   Result<std::shared_ptr<const Program>> program_of(const std::shared_ptr<const faaslet::LoadedObject>& object);
   Result<faaslet::Slot> empty_slot();
+  Result<faaslet::Slot> find_slot();
   void put_used(faaslet::Slot slot);
   // With the state's lock held.
   Shelf& shelf_of(State& state, const functions::LoadedFunction& function);
@@ -165,7 +166,8 @@ class FaasletPool {
   const std::function<std::optional<faaslet::Slot>()> reclaim_;
   Guarded<State> state_;
   Guarded<std::unordered_map<const faaslet::LoadedObject*, CachedProgram>> programs_;
-  std::condition_variable work_;
+  std::condition_variable work_;       // the housekeeper's
+  std::condition_variable slot_came_;
   std::thread housekeeper_;
 };
 

@@ -142,7 +142,7 @@ TEST(FaasletPool, AsksForASlotBeforeItGivesUp) {
   auto two = lease(pool, *counter);
   EXPECT_EQ(run(*two), 1);
   EXPECT_FALSE(pool.restore(*counter).has_value());
-  EXPECT_EQ(asked, 2);
+  EXPECT_GE(asked, 2);
 }
 
 TEST(FaasletPool, BoundsTheIdleOnesOfAFunctionATenantAndTheHost) {

@@ -327,14 +327,25 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
 std::optional<faaslet::Slot> Worker::reclaim_slot() {
   auto state = state_.lock();
   if (parked_bytes_ >= options_.parked_bytes_max) return std::nullopt;
-  for (auto it = state->parked.end(); it != state->parked.begin();) {
-    faaslet::Faaslet& waits = (--it)->second.instance->faaslet();
-    if (!waits.can_move()) continue;
+  const auto give_up = [&](Job& job) -> std::optional<faaslet::Slot> {
+    faaslet::Faaslet& waits = job.instance->faaslet();
+    if (!waits.has_slot() || !waits.can_move()) return std::nullopt;
     auto slot = waits.move_out();
     if (!slot) return std::nullopt;
     parked_bytes_ += waits.parked_bytes();
-    state->parked_outside.insert(state->parked.extract(it));
     return std::move(*slot);
+  };
+  for (auto it = state->parked.end(); it != state->parked.begin();) {
+    --it;
+    auto slot = give_up(it->second);
+    if (!slot) continue;
+    state->parked_outside.insert(state->parked.extract(it));
+    return slot;
+  }
+  // Those that could go on but have no seat yet.
+  for (auto job = state->queue.rbegin(); job != state->queue.rend(); ++job) {
+    if (!job->run) continue;
+    if (auto slot = give_up(*job)) return slot;
   }
   return std::nullopt;
 }
