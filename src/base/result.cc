@@ -26,9 +26,8 @@ std::unexpected<Error> fail_errno(std::string_view what, int error_number) {
   if (error_number == ENOENT) code = ErrorCode::kNotFound;
   if (error_number == EEXIST) code = ErrorCode::kAlreadyExists;
   if (error_number == EACCES || error_number == EPERM) code = ErrorCode::kPermissionDenied;
-  if (error_number == ENOMEM || error_number == ENOSPC || error_number == EMFILE || error_number == ENFILE ||
-      error_number == EDQUOT)
-    code = ErrorCode::kResourceExhausted;
+  if (error_number == ENOMEM || error_number == EMFILE || error_number == ENFILE) code = ErrorCode::kResourceExhausted;
+  if (error_number == ENOSPC || error_number == EDQUOT) code = ErrorCode::kUnavailable;  // nothing the asker did
   return fail(code, std::string(what) + ": " + std::generic_category().message(error_number));
 }
 

@@ -19,7 +19,7 @@ enum class ErrorCode {
   kAlreadyExists,       // or: changed meanwhile (compare-and-set failed)
   kResourceExhausted,   // over a limit: memory, queue, arena, descriptors
   kDeadlineExceeded,    // took longer than allowed
-  kUnavailable,         // try again later: draining, peer gone
+  kUnavailable,         // try again later: draining, peer gone, disk full
   kPermissionDenied,    // not yours
   kFailedPrecondition,  // right request, wrong state of this machine (CPU, kernel)
   kInternal,            // the operating system or a library failed unexpectedly

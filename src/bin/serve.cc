@@ -40,6 +40,8 @@ struct ServeOptions {
   size_t queue_per_tenant_max = 5'000;
   size_t connections_max = 8'192;
   unsigned compiler_threads = std::max(1u, std::thread::hardware_concurrency());
+  uint64_t compiler_mib_max = 4'096;
+  uint64_t compiler_seconds_max = 600;
   unsigned publish_threads = 2;
   uint64_t input_mib_max = 64;
   uint64_t module_mib_max = 256;
@@ -153,7 +155,9 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const auto store, object_store::DirectoryStore::open(directory / "store", {.exclusive = true}));
   ASSIGN_OR_RETURN(const Bytes host_key, functions::load_or_make_host_key(directory / "key"));
   ASSIGN_OR_RETURN(const auto arena, start_runtime(host_key));
-  const compiler::ChildCompiler compiler;
+  const compiler::ChildCompiler compiler({.memory_bytes_max = options.compiler_mib_max << 20,
+                                          .cpu_seconds_max = options.compiler_seconds_max,
+                                          .wall_seconds_max = options.compiler_seconds_max});
   functions::RegistryOptions registry_options;
   registry_options.host_key = host_key;
   ASSIGN_OR_RETURN(registry_options.cpu_level, wasm::cpu_level_of_this_machine());
@@ -254,6 +258,9 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
   add("--connections", options->connections_max, "Connections open at once")->check(CLI::Range(1, 1'000'000));
   add("--compiler-threads", options->compiler_threads, "Threads of one compilation")->check(CLI::Range(1, 256));
+  add("--compiler-mib", options->compiler_mib_max, "Memory of one compilation")->check(CLI::Range(64, 1 << 20));
+  add("--compiler-seconds", options->compiler_seconds_max, "CPU time of one compilation, and time by the clock")
+      ->check(CLI::Range(1, 86'400));
   add("--publish-threads", options->publish_threads, "Publishes at once")->check(CLI::Range(1, 64));
   add("--input-mib", options->input_mib_max, "Largest input of a call")->check(CLI::Range(1, 1024));
   add("--module-mib", options->module_mib_max, "Largest module")->check(CLI::Range(1, 1024));

@@ -4,7 +4,7 @@ import random
 import socket
 import unittest
 
-from host import DEADLINE_S, ECHO, NOOP, SystemTest, says, wasm
+from host import DEADLINE_S, ECHO, NOOP, Host, SystemTest, large_module, says, wasm
 
 SEED = 20240917
 
@@ -67,6 +67,15 @@ class Modules(SystemTest):
         document = self.assertProblem(answer, 422, "resource_exhausted")
         self.assertIn("memory", document["detail"])
         self.assertProblem(self.host.call("bad/memory"), 404, "not_found")
+
+    def test_a_module_that_exhausts_the_compiler_fails_with_the_limit(self):
+        host = Host("--compiler-mib", "256", "--compiler-seconds", "2")
+        self.addCleanup(host.close)
+        answer = host.publish("bad/module", wasm(large_module(60_000)))
+        document = self.assertProblem(answer, 422, "resource_exhausted")
+        self.assertRegex(document["detail"], "memory|time|seconds")
+        self.published("good/noop", NOOP, host)
+        self.assertEqual(host.call("good/noop").status, 200)
 
     def test_a_rejected_module_leaves_the_function_as_it_was(self):
         self.published("bad/kept", says("kept"))

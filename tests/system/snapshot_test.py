@@ -228,6 +228,46 @@ class Snapshots(SystemTest):
 
     # ---- looking at them ----
 
+    # ---- want of room ----
+
+    def test_a_full_disk_fails_the_publish_and_nothing_else(self):
+        data = self.folder()
+        os.makedirs(data)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", data]).returncode != 0:
+            self.skipTest("a file system of its own takes root")
+        self.addCleanup(subprocess.run, ["umount", data])
+        host = self.logged_host(data=data)
+        self.published("s/small", ONCE, host)
+        # 8 MB that do not compress: random numbers (Marsaglia's xorshift).
+        large = initialised("""(local $at i32) (local $x i32)
+          (drop (memory.grow (i32.const 126))) (local.set $at (i32.const 128)) (local.set $x (i32.const 1))
+          (loop $again
+            (local.set $x (i32.xor (local.get $x) (i32.shl (local.get $x) (i32.const 13))))
+            (local.set $x (i32.xor (local.get $x) (i32.shr_u (local.get $x) (i32.const 17))))
+            (local.set $x (i32.xor (local.get $x) (i32.shl (local.get $x) (i32.const 5))))
+            (i32.store (local.get $at) (local.get $x))
+            (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 4))) (i32.const 8380000))))""")
+        large = large.replace("(memory (export \"memory\") 2 8)", "(memory (export \"memory\") 2 200)")
+        answer = host.publish("s/large", wasm(large))
+        document = self.assertProblem(answer, 503, "unavailable")
+        self.assertIn("its image cannot be stored", document["detail"])
+        self.assertIn("No space left on device", document["detail"])
+        self.assertEqual([name for name in self.images(data) if "large" in name], [])
+        self.assertEqual(host.ask("GET", "/v1/functions/s/large").status, 404)
+        self.assertEqual(host.call("s/small").body, b"one!")
+        self.published("s/another", ONCE, host)
+        self.assertEqual(host.terminate(), 0)
+
+    def test_under_memory_pressure_calls_are_still_answered(self):
+        host = self.logged_host("--memory-left-mib", "1000000000")  # there never is as much
+        self.published("s/once", ONCE, host)
+        for _ in range(1_000_000):
+            self.assertEqual(host.call("s/once").body, b"one!")
+            if host.metric("spore_faaslets_evicted_total") > 1:
+                break
+        self.assertGreater(host.metric("spore_faaslets_evicted_total"), 1)
+        self.assertGreater(host.metric("spore_faaslets_restored_total"), 1)
+
     def test_images_are_listed_page_by_page(self):
         host = self.logged_host()
         for name in ("a/one", "a/two", "b/one"):
