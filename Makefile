@@ -71,9 +71,10 @@ bench-table3: $(RELEASE)/build.ninja
 	  { cat $(RELEASE)/bench.log; exit 1; }
 	@bench/table3/run $(RELEASE)
 bench-density: $(RELEASE)/build.ninja
-	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_density > $(RELEASE)/bench.log || \
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_density bench_waiting > $(RELEASE)/bench.log || \
 	  { cat $(RELEASE)/bench.log; exit 1; }
 	@$(RELEASE)/bench_density
+	@$(RELEASE)/bench_waiting
 
 # ---- the sources ----------------------------------------------------------------------------------------------------
 .PHONY: format tidy fuzz
