@@ -17,6 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kModuleBytesMax = 1ull << 30;
+constexpr size_t kConfigFieldBytesMax = 24 << 10;  // a host takes 32 KiB of header in all
 constexpr uint64_t kInputBytesMax = 4ull << 30;
 
 struct PublishArguments {
@@ -26,9 +27,8 @@ struct PublishArguments {
   std::vector<std::string> env, args;
 };
 
-// The limits and strings of the command line, over what the function has. The version that the function has then, or
-// nothing where the command line has none of them.
-Result<std::optional<json>> configure(const Client& client, const Target& target, const PublishArguments& arguments) {
+// The fields of the configuration that the command line names.
+Result<json> config_change(const PublishArguments& arguments) {
   json change = json::object();
   if (arguments.timeout_ms) change["timeout_ms"] = arguments.timeout_ms;
   if (arguments.memory_max_bytes) change["memory_max_bytes"] = arguments.memory_max_bytes;
@@ -40,14 +40,7 @@ Result<std::optional<json>> configure(const Client& client, const Target& target
       return fail(ErrorCode::kInvalidArgument, "--env must be written NAME=VALUE: " + variable);
     change["env"][variable.substr(0, equals)] = variable.substr(equals + 1);
   }
-  if (change.empty()) return std::nullopt;
-  ASSIGN_OR_RETURN(json config, client.send_for_json({.target = target.path() + "/config"}));
-  config.update(change);
-  const std::string body = config.dump(-1, ' ', false, json::error_handler_t::replace);
-  return client.send_for_json({.method = "PUT",
-                               .target = target.path() + "/config",
-                               .fields = {{"Content-Type", "application/json"}},
-                               .body = as_bytes(body)});
+  return change;
 }
 
 Result<void> publish(const Client& client, const PublishArguments& arguments) {
@@ -57,6 +50,15 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
   request.fields = {{"Content-Type", "application/wasm"}, {"Accept", "text/event-stream"}};
   if (!arguments.if_match.empty()) request.fields.emplace_back("If-Match", "\"" + arguments.if_match + "\"");
   if (arguments.only_new) request.fields.emplace_back("If-None-Match", "*");
+  ASSIGN_OR_RETURN(const json change, config_change(arguments));
+  if (!change.empty()) {
+    const std::string text = change.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
+    if (text.size() > kConfigFieldBytesMax)
+      return fail(ErrorCode::kInvalidArgument, "arguments and environment are larger than " +
+                                                   std::to_string(kConfigFieldBytesMax) +
+                                                   " bytes together; set them by PUT .../config");
+    request.fields.emplace_back("Spore-Config", text);
+  }
 
   const auto begin = std::chrono::steady_clock::now();
   std::optional<json> published;
@@ -74,8 +76,6 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
   }
   if (problem) return std::unexpected(std::move(*problem));
   if (!published) return fail(ErrorCode::kUnavailable, "the host went away while it was publishing");
-  ASSIGN_OR_RETURN(auto configured, configure(client, target, arguments));
-  if (configured) published = std::move(*configured);
   const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::printf("%s@%s  %s  %s of wasm, %s, %.2f s\n", target.text().c_str(), text_of(*published, "version").c_str(),
               text_of(*published, "digest").c_str(), size_text((*published)["wasm_bytes"]).c_str(),

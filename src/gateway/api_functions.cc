@@ -200,6 +200,7 @@ struct Api::Publish {
   Bytes wasm;
   MemoryBudget::Share wasm_share;
   Precondition precondition;
+  std::optional<functions::FunctionConfig> config;
   std::optional<Responder> responder;
   std::optional<EventStream> stream;
   std::shared_ptr<Operation> operation;
@@ -242,6 +243,14 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
   }
   const auto precondition = precondition_of(request);
   if (!precondition) return refuse(tag_is_foreign(request));
+  std::optional<functions::FunctionConfig> config;
+  if (request.has(Field::kConfig)) {
+    const auto now = registry_.describe(id);
+    auto parsed = functions::config_from_json(request.field(Field::kConfig),
+                                              now ? now->current_version().config : functions::FunctionConfig{});
+    if (!parsed) return refuse(problem_of(std::move(parsed).error().within("Spore-Config"), request.path()));
+    config = std::move(*parsed);
+  }
   if (publishing_.pending() >= options_.publish_queue_max + options_.publish_threads) {
     return refuse(problem(503, "too many publishes are waiting", request.path()));
   }
@@ -252,6 +261,7 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
   job->wasm = std::move(request.body);
   job->wasm_share = std::move(request.body_share);
   job->precondition = *precondition;
+  job->config = std::move(config);
   if (async) {
     job->operation = operations_.begin(job->id.tenant, "publish " + job->id.text());
     if (!job->operation) return refuse(problem(503, "too many operations are under way", request.path()));
@@ -271,7 +281,7 @@ void Api::publish(Request& request, FunctionId id, Responder responder) {
   Background::Task task = [this, job] {
     functions::PublishRequest publish_request{.id = job->id,
                                               .wasm = job->wasm,
-                                              .config = std::nullopt,
+                                              .config = job->config,
                                               .expected_digest = job->precondition.digest,
                                               .must_exist = job->precondition.must_exist,
                                               .must_not_exist = job->precondition.must_not_exist};

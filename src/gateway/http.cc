@@ -14,7 +14,9 @@ namespace {
 // has sent.
 constexpr uint64_t kReserveBytesMax = 1 << 20;
 
-std::optional<Field> known_field(http::field name) {
+constexpr std::string_view kConfigField = "Spore-Config";
+
+std::optional<Field> known_field(http::field name, std::string_view text) {
   switch (name) {
     case http::field::host: return Field::kHost;
     case http::field::origin: return Field::kOrigin;
@@ -25,6 +27,11 @@ std::optional<Field> known_field(http::field name) {
     case http::field::if_none_match: return Field::kIfNoneMatch;
     case http::field::prefer: return Field::kPrefer;
     case http::field::expect: return Field::kExpect;
+    case http::field::unknown:
+      if (boost::beast::iequals({text.data(), text.size()}, {kConfigField.data(), kConfigField.size()})) {
+        return Field::kConfig;
+      }
+      return std::nullopt;
     default: return std::nullopt;
   }
 }
@@ -134,13 +141,13 @@ void RequestParser::on_request_impl(Verb method, string_view, string_view target
   request_.version = static_cast<unsigned>(version);
 }
 
-void RequestParser::on_field_impl(http::field name, string_view, string_view value, error_code& ec) {
+void RequestParser::on_field_impl(http::field name, string_view name_text, string_view value, error_code& ec) {
   if (header_seen_) return;  // a trailer behind a chunked body says nothing that we read
   if (++fields_ > kFieldsMax) {
     ec = http::error::header_limit;
     return;
   }
-  const auto which = known_field(name);
+  const auto which = known_field(name, {name_text.data(), name_text.size()});
   if (!which) return;
   const auto index = static_cast<size_t>(*which);
   std::string& field = request_.fields[index];

@@ -31,6 +31,7 @@ enum class Field : uint8_t {
   kIfNoneMatch,
   kPrefer,
   kExpect,
+  kConfig,  // Spore-Config
   kCount,
 };
 

@@ -80,6 +80,17 @@ class Catalogue(SystemTest):
         self.assertIn("lister", {f["tenant"] for f in self.host.ask("GET", "/v1/functions").json()["functions"]})
         self.assertProblem(self.host.ask("GET", "/v1/functions?cursor=nonsense"), 400, "bad_request")
 
+    def test_a_publish_can_bring_its_configuration(self):
+        answer = self.host.publish("acme/brings", ECHO, Spore_Config='{"timeout_ms": 1234, "env": {"A": "b"}}')
+        self.assertEqual((answer.status, answer.json()["version"]), (201, 1))
+        answer = self.host.publish("acme/brings", NOOP, Spore_Config='{"args": ["x"]}')
+        self.assertEqual((answer.status, answer.json()["version"]), (201, 2))
+        config = self.host.ask("GET", "/v1/functions/acme/brings/config").json()
+        self.assertEqual((config["timeout_ms"], config["env"], config["args"]), (1234, {"A": "b"}, ["x"]))
+        for bad in ('{"timeout_ms": 0}', '{"nothing": 1}', "no json"):
+            document = self.assertProblem(self.host.publish("acme/brings", NOOP, Spore_Config=bad), 400, "bad_request")
+            self.assertIn("Spore-Config", document["detail"])
+
     def test_configuring_makes_a_version(self):
         self.published("acme/configured", ECHO)
         answer = self.host.configure("acme/configured", timeout_ms=1234, env={"A": "b"}, args=["x"])
