@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "bin/commands.h"
+#include "bin/function_file.h"
 #include "bin/host_client.h"
 #include "bin/progress.h"
 
@@ -21,15 +22,14 @@ constexpr size_t kConfigFieldBytesMax = 24 << 10;  // a host takes 32 KiB of hea
 constexpr uint64_t kInputBytesMax = 4ull << 30;
 
 struct PublishArguments {
-  std::string file, name, if_match;
+  std::string file, config_file, name, if_match;
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::vector<std::string> env, args;
 };
 
-// The fields of the configuration that the command line names.
-Result<json> config_change(const PublishArguments& arguments) {
-  json change = json::object();
+// The fields of the configuration that the function's file gives, and over them those of the command line.
+Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.timeout_ms) change["timeout_ms"] = arguments.timeout_ms;
   if (arguments.memory_max_bytes) change["memory_max_bytes"] = arguments.memory_max_bytes;
   if (arguments.output_max_bytes) change["output_max_bytes"] = arguments.output_max_bytes;
@@ -44,13 +44,23 @@ Result<json> config_change(const PublishArguments& arguments) {
 }
 
 Result<void> publish(const Client& client, const PublishArguments& arguments) {
-  ASSIGN_OR_RETURN(const Target target, parse_target(arguments.name, false));
-  ASSIGN_OR_RETURN(const Bytes wasm, read_file(arguments.file, kModuleBytesMax));
+  const bool by_file = arguments.file.ends_with(".toml");
+  const std::string& described_by = by_file ? arguments.file : arguments.config_file;
+  FunctionFile file;
+  if (!described_by.empty()) {
+    ASSIGN_OR_RETURN(file, read_function_file(described_by));
+  }
+  if (!by_file) file.module = arguments.file;
+  if (!arguments.name.empty()) file.name = arguments.name;
+  if (file.name.empty()) return fail(ErrorCode::kInvalidArgument, "give --name TENANT/NAME, or a file that names it");
+  if (file.module.empty()) return fail(ErrorCode::kInvalidArgument, described_by + " does not say which module it is");
+  ASSIGN_OR_RETURN(const Target target, parse_target(file.name, false));
+  ASSIGN_OR_RETURN(const Bytes wasm, read_file(file.module, kModuleBytesMax));
   HttpRequest request{.method = "PUT", .target = target.path(), .body = wasm};
   request.fields = {{"Content-Type", "application/wasm"}, {"Accept", "text/event-stream"}};
   if (!arguments.if_match.empty()) request.fields.emplace_back("If-Match", "\"" + arguments.if_match + "\"");
   if (arguments.only_new) request.fields.emplace_back("If-None-Match", "*");
-  ASSIGN_OR_RETURN(const json change, config_change(arguments));
+  ASSIGN_OR_RETURN(const json change, config_change(std::move(file.config), arguments));
   if (!change.empty()) {
     const std::string text = change.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
     if (text.size() > kConfigFieldBytesMax)
@@ -198,8 +208,11 @@ void add_client(CLI::App& app, int& exit_code) {
   const auto publishing = std::make_shared<PublishArguments>();
   auto* command =
       add_command<PublishArguments>(app, exit_code, "publish", "Publish a module as a function", publishing, publish);
-  command->add_option("FILE", publishing->file, "The WebAssembly module")->required();
-  command->add_option("--name", publishing->name, "TENANT/NAME of the function")->required();
+  command->add_option("FILE", publishing->file, "The WebAssembly module, or a TOML file that says which and how")
+      ->required();
+  command->add_option("--name", publishing->name, "TENANT/NAME of the function");
+  command->add_option("--config", publishing->config_file, "TOML file with the configuration; flags come over it")
+      ->type_name("FILE.toml");
   command->add_option("--if-match", publishing->if_match, "Only over the version with this digest");
   command->add_flag("--new", publishing->only_new, "Only where there is no such function yet");
   command->add_option("--timeout", publishing->timeout_ms, "Milliseconds that a call may take");
