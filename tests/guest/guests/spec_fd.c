@@ -421,7 +421,7 @@ SECTION(fd_seek) {
   static const struct {
     int64_t offset;
     u32 whence, error;
-    u64 position = 0;
+    u64 position;
   } kSteps[] = {{4, 0, 0, 4},
                 {-1, 1, 0, 3},
                 {2, 1, 0, 5},
