@@ -17,7 +17,7 @@ using Kind = Descriptor::Kind;
 Status status_of(int result) { return result == 0 ? Errno::kSuccess : errno_of(errno); }
 
 std::expected<std::string, Errno> read_path(HostCall& call, Bytes8 path, uint32_t len) {
-  if (len > kPathBytesMax) return std::unexpected(Errno::kNameTooLong);
+  if (len >= kPathBytesMax) return std::unexpected(Errno::kNameTooLong);  // the host's limit counts a NUL behind it
   std::string text(len, '\0');
   const std::span<uint8_t> to(reinterpret_cast<uint8_t*>(text.data()), text.size());
   if (!path.copy_in(GuestMemory(call), to)) return std::unexpected(Errno::kFault);
