@@ -96,15 +96,19 @@ std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_g
 std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags) {
   if (!place.read_only()) return open_beneath(place.fd(), place.path, flags.host, 0666);
   // As on a file system that is mounted read-only: what exists can be opened for reading.
-  if (flags.writes) {
-    const auto exists = open_beneath(place.fd(), place.path, O_PATH);
-    return std::unexpected(exists || (flags.host & O_CREAT) ? Errno::kRofs : exists.error());
+  auto opened = flags.writes ? open_beneath(place.fd(), place.path, O_PATH | (flags.host & O_NOFOLLOW))
+                             : open_beneath(place.fd(), place.path, flags.host & ~(O_CREAT | O_EXCL));
+  if (!opened) {
+    if (opened.error() != Errno::kNoEnt || !(flags.host & O_CREAT)) return opened;
+    // Only what could be made here, were it writable, fails for that.
+    const auto parent = open_parent(place.fd(), place.path, Errno::kIsDir);
+    return std::unexpected(parent ? Errno::kRofs : parent.error());
   }
-  auto opened = open_beneath(place.fd(), place.path, flags.host & ~(O_CREAT | O_EXCL));
-  if (!(flags.host & O_CREAT)) return opened;
-  if (!opened) return std::unexpected(opened.error() == Errno::kNoEnt ? Errno::kRofs : opened.error());
-  if (flags.host & O_EXCL) return std::unexpected(Errno::kExist);
-  return opened;
+  if ((flags.host & O_CREAT) && (flags.host & O_EXCL)) return std::unexpected(Errno::kExist);
+  if (!flags.writes) return opened;
+  struct stat info;
+  if (::fstat(opened->get(), &info) != 0) return std::unexpected(errno_of(errno));
+  return std::unexpected(S_ISLNK(info.st_mode) ? Errno::kLoop : S_ISDIR(info.st_mode) ? Errno::kIsDir : Errno::kRofs);
 }
 
 }  // namespace
