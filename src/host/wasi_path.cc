@@ -60,6 +60,12 @@ std::expected<UniqueFd, Errno> open_for_stat(const Place& place, uint32_t lookup
   return open_beneath(place.fd(), place.path, O_PATH | (lookup & kLookupSymlinkFollow ? 0 : O_NOFOLLOW));
 }
 
+bool has_free_number(const HostState& state) {
+  const auto& all = state.descriptors;
+  return all.size() < state.limits.descriptors_max ||
+         std::any_of(all.begin(), all.end(), [](const auto& descriptor) { return !descriptor; });
+}
+
 struct OpenFlags {
   int host = 0;
   bool writes = false;  // contents or names
@@ -169,7 +175,9 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   if ((base | inheriting) & rights::kAll & ~place->directory->rights_inheriting) return Errno::kNotCapable;
   const auto flags = open_flags_of(lookup, oflags_given, base, fdflags_given);
   if (!flags) return flags.error();
+  // What no descriptor can be given for is neither made nor cut.
   if (!opened_out.range(GuestMemory(call), 1)) return Errno::kFault;
+  if (!has_free_number(state)) return Errno::kMfile;
 
   Descriptor descriptor;
   auto name = join_paths(place->directory->is_preopen ? "" : place->directory->path, place->path);
