@@ -93,10 +93,13 @@ uint8_t file_type_of(unsigned mode) {
 }
 
 Filestat filestat_of(const struct stat& info) {
-  // Times before 1970 cannot be told to the guest; they become 1970.
+  // Times that 64 bits of nanoseconds since 1970 cannot tell become the nearest that they can.
   const auto nanoseconds = [](const timespec& time) {
-    return time.tv_sec < 0 ? 0
-                           : static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+    uint64_t out = 0;
+    if (time.tv_sec < 0) return out;
+    const bool overflow = __builtin_mul_overflow(static_cast<uint64_t>(time.tv_sec), uint64_t{1'000'000'000}, &out) ||
+                          __builtin_add_overflow(out, static_cast<uint64_t>(time.tv_nsec), &out);
+    return overflow ? UINT64_MAX : out;
   };
   Filestat out;
   out.dev = info.st_dev;

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "guest_runner.h"
+#include "host/wasi.h"
 
 namespace spore::host {
 namespace {
@@ -115,6 +116,23 @@ constexpr FunctionCase kFunctions[] = {
     {"spec_process", "sock_send"},
     {"spec_process", "sock_shutdown"},
 };
+
+// Some file systems keep times that 64 bits of nanoseconds since 1970 cannot tell.
+TEST(Filestat, TimesThatDoNotFitAreTheNearestThatDo) {
+  struct stat info = {};
+  info.st_atim = {-1, 999'999'999};
+  info.st_mtim = {18'446'744'073, 709'551'615};  // the last
+  info.st_ctim = {18'446'744'073, 709'551'616};
+  wasi::Filestat out = wasi::filestat_of(info);
+  EXPECT_EQ(out.atim, 0u);
+  EXPECT_EQ(out.mtim, UINT64_MAX);
+  EXPECT_EQ(out.ctim, UINT64_MAX);
+  info.st_mtim = {99'999'999'999, 0};
+  info.st_ctim = {INT64_MAX, 999'999'999};
+  out = wasi::filestat_of(info);
+  EXPECT_EQ(out.mtim, UINT64_MAX);
+  EXPECT_EQ(out.ctim, UINT64_MAX);
+}
 
 INSTANTIATE_TEST_SUITE_P(Preview1, WasiFunction, testing::ValuesIn(kFunctions),
                          [](const auto& one) { return std::string(one.param.function); });
