@@ -17,6 +17,7 @@ import threading
 import unittest
 
 SPORE = os.environ.get("SPORE_BINARY", "spore")
+SANITIZED = bool(os.environ.get("SPORE_SANITIZE"))  # memory and mappings are the sanitizer's too
 DEADLINE_S = 60  # for anything that a test waits for; only a failure takes that long
 
 

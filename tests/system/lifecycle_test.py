@@ -5,7 +5,7 @@ import signal
 import subprocess
 import unittest
 
-from host import Background, DEADLINE_S, ECHO, ENDLESS, NOOP, SPORE, SystemTest, large_module, says, wasm
+from host import Background, DEADLINE_S, ECHO, ENDLESS, NOOP, SANITIZED, SPORE, SystemTest, large_module, says, wasm
 
 
 class Lifecycle(SystemTest):
@@ -129,7 +129,7 @@ class Lifecycle(SystemTest):
             cycle()
         self.wait_for(lambda: self.host.metric("spore_connections_open") <= 1)
         self.assertLessEqual(descriptors(), before[0] + 2)
-        self.assertLessEqual(mappings(), before[1] + 10)
+        self.assertLessEqual(mappings(), before[1] + (25 if SANITIZED else 10))
 
 
 if __name__ == "__main__":
