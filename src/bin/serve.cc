@@ -33,6 +33,7 @@ constexpr auto kLastResponses = milliseconds(5'000);  // for clients to take the
 
 struct ServeOptions {
   std::string listen = "127.0.0.1:7077";
+  std::string web_listen;
   std::string data;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
@@ -60,10 +61,10 @@ struct Endpoint {
   uint16_t port = 0;
 };
 
-Result<Endpoint> parse_endpoint(const std::string& text) {
+Result<Endpoint> parse_endpoint(const std::string& flag, const std::string& text) {
   const size_t colon = text.rfind(':');
   const auto wrong = [&] {
-    return fail(ErrorCode::kInvalidArgument, "--listen " + text + ": it is ADDRESS:PORT, as 127.0.0.1:7077 or [::1]:0");
+    return fail(ErrorCode::kInvalidArgument, flag + " " + text + ": it is ADDRESS:PORT, as 127.0.0.1:7077 or [::1]:0");
   };
   if (colon == std::string::npos || colon == 0) return wrong();
   Endpoint out{.address = text.substr(0, colon)};
@@ -134,16 +135,30 @@ Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   return {};
 }
 
+// As in a URL: "[::1]:7077".
+std::string text_of(const Endpoint& endpoint, uint16_t port) {
+  const bool ipv6 = endpoint.address.find(':') != std::string::npos;
+  return (ipv6 ? "[" + endpoint.address + "]" : endpoint.address) + ":" + std::to_string(port);
+}
+
 Result<void> serve(const ServeOptions& options) {
-  ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint(options.listen));
+  ASSIGN_OR_RETURN(const Endpoint endpoint, parse_endpoint("--listen", options.listen));
+  Endpoint web;
+  if (!options.web_listen.empty()) {
+    ASSIGN_OR_RETURN(web, parse_endpoint("--web-listen", options.web_listen));
+  }
   gateway::Access access;
   if (!options.keys.empty()) {
     ASSIGN_OR_RETURN(access, gateway::Access::from_file(options.keys));
   }
-  const bool loopback = endpoint.address == "::1" || endpoint.address.starts_with("127.");
-  if (!loopback && !access.has_keys()) {
+  const auto is_loopback = [](const std::string& address) { return address == "::1" || address.starts_with("127."); };
+  if (!is_loopback(endpoint.address) && !access.has_keys()) {
     return fail(ErrorCode::kPermissionDenied,
                 "will not listen on " + endpoint.address + " without keys: everybody could publish; give --keys FILE");
+  }
+  if (!web.address.empty() && !is_loopback(web.address) && !access.has_keys()) {
+    return fail(ErrorCode::kPermissionDenied,
+                "will not listen on " + web.address + " without keys: everybody could call; give --keys FILE");
   }
   const sigset_t signals = ending_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread inherits this; the main thread waits for them
@@ -194,6 +209,8 @@ Result<void> serve(const ServeOptions& options) {
                     .publish_threads = options.publish_threads});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
+                                                               .web_address = web.address,
+                                                               .web_port = web.port,
                                                                .connections_max = options.connections_max,
                                                                .memory_bytes_max = options.memory_mib_max << 20,
                                                                .header_timeout_ms = options.header_timeout_ms,
@@ -210,10 +227,10 @@ Result<void> serve(const ServeOptions& options) {
       server->run();
     });
   }
-  std::printf("spore: listening on http://%s:%u (%u seats, data in %s)\n",
-              endpoint.address.find(':') == std::string::npos ? endpoint.address.c_str()
-                                                              : ("[" + endpoint.address + "]").c_str(),
-              server->port(), options.seats, directory.c_str());
+  std::printf("spore: listening on http://%s (%u seats, data in %s)\n", text_of(endpoint, server->port()).c_str(),
+              options.seats, directory.c_str());
+  if (const auto port = server->web_port())
+    std::printf("spore: web handlers at http://%s/fn/\n", text_of(web, *port).c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   std::fflush(stdout);
@@ -250,6 +267,8 @@ void add_serve(CLI::App& app, int& exit_code) {
     return serve_app->add_option(name, value, help)->envname(variable)->capture_default_str();
   };
   add("--listen", options->listen, "Address and port; port 0 takes any free one")->type_name("ADDRESS:PORT");
+  add("--web-listen", options->web_listen, "An address for web handlers alone; --listen then does not serve them")
+      ->type_name("ADDRESS:PORT");
   add("--data", options->data, "Folder of everything that survives a restart; default: ~/.local/share/spore")
       ->type_name("DIR");
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/fd.h"
+#include "gateway/api_support.h"
 #include "gateway/problem.h"
 
 namespace spore::gateway {
@@ -51,6 +52,16 @@ bool is_own_host(std::string_view host) {
 bool is_own_origin(std::string_view origin) {
   const size_t scheme_end = origin.find("://");
   return scheme_end != std::string_view::npos && is_own_host(origin.substr(scheme_end + 3));
+}
+
+bool is_origin_at(std::string_view origin, uint16_t port) {
+  const size_t scheme_end = origin.find("://");
+  if (scheme_end == std::string_view::npos) return false;
+  const std::string_view host = origin.substr(scheme_end + 3);
+  const std::string_view behind = host.substr(without_port(host).size());
+  if (behind.empty()) return port == (origin.substr(0, scheme_end) == "https" ? 443 : 80);
+  const auto number = behind.front() == ':' ? parse_number(behind.substr(1)) : std::nullopt;
+  return number && *number == port;
 }
 
 Result<Access> Access::from_file(const std::filesystem::path& file) {

@@ -60,5 +60,7 @@ class Access {
 // Whether a Host or Origin field names this machine by a name that no DNS server has a say in.
 bool is_own_host(std::string_view host);
 bool is_own_origin(std::string_view origin);
+// Whether an Origin field has this port, whatever its host; without a port it has its scheme's.
+bool is_origin_at(std::string_view origin, uint16_t port);
 
 }  // namespace spore::gateway

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "gateway/api_support.h"
+#include "gateway/cgi.h"
 #include "gateway/openapi.h"
 #include "gateway/problem.h"
 
@@ -52,6 +53,10 @@ std::string_view name_of(Verb method) {
   }
 }
 
+// A page that a function sends runs scripts in the origin that it comes from. Where that is the API's own, they are
+// kept out of it: in an opaque origin, which a host without keys takes no requests from.
+constexpr std::string_view kSandbox = "sandbox allow-scripts allow-forms allow-popups allow-downloads";
+
 bool wants_async(const Request& request) {
   if (request.field(Field::kPrefer).find("respond-async") != std::string::npos) return true;
   const auto async = request.parameter("async");
@@ -84,10 +89,31 @@ Response Api::error(unsigned status, std::string_view detail) {
   return problem(status, detail);
 }
 
+// Nothing where this listener is the one for such requests.
+std::optional<Response> Api::admit_at(const Request& request) const {
+  const bool web = request.is_web();
+  if (request.listener == Listener::kWeb && !web) {
+    return problem(404, "this address serves web handlers alone, at /fn/", request.path());
+  }
+  if (request.listener != Listener::kApi) return std::nullopt;
+  if (web) return problem(404, "web handlers of this host have an address of their own", request.path());
+  // Their pages are foreign to the API, whichever name of this machine they were asked for by.
+  if (request.has(Field::kOrigin) && server_ && is_origin_at(request.field(Field::kOrigin), *server_->web_port())) {
+    return problem(403, "pages of web handlers may not use the API (Origin)", request.path());
+  }
+  return std::nullopt;
+}
+
 std::variant<uint64_t, Response> Api::admit(Request& request) {
   request.route = parse_route(request.path());
   const Route& route = request.route;
   const auto refuse = [&](Response response) { return answer(request, std::move(response)); };
+  if (auto refusal = admit_at(request)) return refuse(std::move(*refusal));
+  if (route.endpoint == Endpoint::kWeb) {
+    if (auto refusal = access_.check(request, Scope::kCall, route.tenant)) return refuse(std::move(*refusal));
+    if (!draining_.load(std::memory_order_relaxed)) return options_.call_input_bytes_max;
+    return refuse(problem(503, "draining", "The host is shutting down", "", request.path()));
+  }
   const Verb method = request.method == Verb::head ? Verb::get : request.method;
   const Rule* rule = nullptr;
   std::string allowed;
@@ -127,6 +153,7 @@ void Api::handle(Request& request, Responder responder) {
     const unsigned status = request.method == Verb::put ? 400 : 404;
     return responder.respond(answer(request, problem(status, id.error().message, request.path())));
   }
+  if (route.endpoint == Endpoint::kWeb) return web(request, std::move(*id), std::move(responder));
   if (route.endpoint == Endpoint::kCall) return call(request, std::move(*id), std::move(responder));
   if (request.method == Verb::get || request.method == Verb::head) {
     switch (route.endpoint) {
@@ -194,42 +221,60 @@ void Api::call(Request& request, functions::FunctionId id, Responder responder) 
       call.timeout = std::chrono::milliseconds(*ms);
     }
   }
+  begin_call(request, std::move(id), std::move(call), {}, std::move(responder));
+}
+
+void Api::web(Request& request, functions::FunctionId id, Responder responder) {
+  auto environment = cgi_environment(request, access_.has_keys() ? KeyIs::kInRequest : KeyIs::kNotNeeded);
+  if (!environment) return responder.respond(answer(request, problem_of(environment.error(), request.path())));
+  worker::CallRequest call;
+  call.environment = std::move(*environment);
+  begin_call(request, std::move(id), std::move(call),
+             {.is_cgi = true, .method = request.method, .listener = request.listener}, std::move(responder));
+}
+
+void Api::begin_call(Request& request, functions::FunctionId id, worker::CallRequest call, Output output,
+                     Responder responder) {
+  const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
   call.input = std::move(request.body);
   if (auto loaded = registry_.find_loaded(id, request.route.version)) {
-    return start_call(std::move(loaded), std::move(call), std::move(request.body_share), std::move(responder));
+    return start_call(std::move(loaded), std::move(call), output, std::move(request.body_share), std::move(responder));
   }
   // The first call after a start, or a function that does not exist. Loading may read a disk, even compile.
   if (!registry_.describe(id)) return refuse(problem(404, "there is no function " + id.text(), request.path()));
   auto shared = std::make_shared<Responder>(std::move(responder));
-  Background::Task task = [this, shared, id, call = std::move(call), share = std::move(request.body_share),
+  Background::Task task = [this, shared, id, output, call = std::move(call), share = std::move(request.body_share),
                            version = request.route.version, path = std::string(request.path())]() mutable {
     const auto began = std::chrono::steady_clock::now();
     auto loaded = registry_.load(id, version);
-    call.loading = std::max(std::chrono::microseconds(1), std::chrono::duration_cast<std::chrono::microseconds>(
-                                                              std::chrono::steady_clock::now() - began));
+    call.loading =
+        std::max(std::chrono::microseconds(1),
+                 std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began));
     if (!loaded) {
       metrics_.count_response(status_of(loaded.error().code));
       return shared->respond(problem_of(loaded.error(), path));
     }
-    start_call(std::move(*loaded), std::move(call), std::move(share), std::move(*shared));
+    start_call(std::move(*loaded), std::move(call), output, std::move(share), std::move(*shared));
   };
   if (!catalogue_.try_submit(task)) {
     shared->respond(answer(request, problem(503, "too many functions are being loaded", request.path())));
   }
 }
 
-void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call,
+void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call, Output output,
                      MemoryBudget::Share input_share, Responder responder) {
   const uint64_t input_bytes = call.input.size();
   call.function = function;
-  worker_.submit(std::move(call), [this, function = std::move(function), input_bytes, share = std::move(input_share),
-                                   responder = std::move(responder)](worker::CallResult result) mutable {
-    share.release();
-    responder.respond(response_of(std::move(result), *function, input_bytes));
-  });
+  worker_.submit(std::move(call),
+                 [this, function = std::move(function), output, input_bytes, share = std::move(input_share),
+                  responder = std::move(responder)](worker::CallResult result) mutable {
+                   share.release();
+                   responder.respond(response_of(std::move(result), *function, output, input_bytes));
+                 });
 }
 
-Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, uint64_t input_bytes) {
+Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
+                          uint64_t input_bytes) {
   metrics_.count_call(result);
   Response response;
   CallLogEntry entry{
@@ -246,7 +291,16 @@ Response Api::response_of(worker::CallResult result, const functions::LoadedFunc
       .output_bytes = result.output.size(),
       .log = std::move(result.log),
       .log_truncated = result.log_truncated};
-  if (result.status == worker::CallStatus::kOk) {
+  if (result.status == worker::CallStatus::kOk && output.is_cgi) {
+    if (auto parsed = parse_cgi_answer(std::move(result.output), output.method)) {
+      response = std::move(*parsed);
+    } else {
+      response = problem(502, "the output of " + function.id.text() + " is no CGI response: " + parsed.error().message,
+                         "urn:spore:call:" + result.id.text());
+      entry.detail = parsed.error().message;
+    }
+    if (output.listener == Listener::kAll) response.add_field("Content-Security-Policy", kSandbox);
+  } else if (result.status == worker::CallStatus::kOk) {
     response.body = std::move(result.output);
   } else {
     response = problem_of(result, function);

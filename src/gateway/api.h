@@ -78,10 +78,23 @@ class Api final : public Application {
   Response list_snapshots(const SnapshotQuery& query);
   Response describe_snapshot(const SnapshotQuery& query);
 
+
+  // What a call's output is to its caller: the body as it is, or a CGI response.
+  struct Output {
+    bool is_cgi = false;
+    Verb method = Verb::unknown;  // of the request
+    Listener listener = Listener::kAll;
+  };
   void call(Request& request, functions::FunctionId id, Responder responder);
-  void start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call,
+  void web(Request& request, functions::FunctionId id, Responder responder);
+  // Loads the function first where it has to be.
+  void begin_call(Request& request, functions::FunctionId id, worker::CallRequest call, Output output,
+                  Responder responder);
+  void start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call, Output output,
                   MemoryBudget::Share input_share, Responder responder);
-  Response response_of(worker::CallResult result, const functions::LoadedFunction& function, uint64_t input_bytes);
+  Response response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
+                       uint64_t input_bytes);
+  std::optional<Response> admit_at(const Request& request) const;
 
   void publish(Request& request, functions::FunctionId id, Responder responder);
   void change(Request& request, functions::FunctionId id, Responder responder);

@@ -26,7 +26,10 @@ int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().co
 
 }  // namespace
 
-Connection::Connection(asio::ip::tcp::socket socket, Server& server) : server_(server), socket_(std::move(socket)) {}
+Connection::Connection(asio::ip::tcp::socket socket, Server& server, Listener listener)
+    : server_(server), socket_(std::move(socket)) {
+  request_.listener = listener;
+}
 
 Connection::~Connection() { server_.remove(this); }
 
@@ -179,12 +182,24 @@ bool Connection::parse_and_dispatch() {
   return false;
 }
 
+// Of a connection that is gone already they stay empty.
+void Connection::fill_in_addresses() {
+  error_code error;
+  const auto remote = socket_.remote_endpoint(error);
+  if (!error) request_.remote_address = remote.address().to_string();
+  const auto local = socket_.local_endpoint(error);
+  if (error) return;
+  request_.local_address = local.address().to_string();
+  request_.local_port = local.port();
+}
+
 bool Connection::decide_on_header() {
   server_.requests_.fetch_add(1, std::memory_order_relaxed);
   keep_alive_ = request_.keep_alive;
   if (request_.repeated_host || (request_.version == 11 && !request_.has(Field::kHost))) {
     return refuse(server_.application_.error(400, "a request has exactly one Host field"));
   }
+  if (request_.is_web() && request_.local_port == 0) fill_in_addresses();
   auto admitted = server_.application_.admit(request_);
   if (auto* response = std::get_if<Response>(&admitted)) return refuse(std::move(*response));
   const uint64_t body_bytes_max = std::get<uint64_t>(admitted);

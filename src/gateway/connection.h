@@ -24,7 +24,7 @@ namespace spore::gateway {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(boost::asio::ip::tcp::socket socket, Server& server);
+  Connection(boost::asio::ip::tcp::socket socket, Server& server, Listener listener);
   ~Connection();
 
   void start();
@@ -50,6 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool parse_and_dispatch();
   // Both: whether parsing goes on.
   bool decide_on_header();
+  void fill_in_addresses();
   bool refuse(Response response);
   bool answer_and_close(Response response);
   bool handle();

@@ -57,6 +57,7 @@ std::optional<std::string> Request::parameter(std::string_view name) const {
 
 void Request::clear() {
   method = Verb::unknown;
+  method_text.clear();
   target.clear();
   version = 11;
   content_length.reset();
@@ -67,6 +68,7 @@ void Request::clear() {
     if (present[i]) fields[i].clear();
   }
   present = {};
+  all_fields.clear();
   body = {};
   body_share.release();
   route = {};
@@ -82,7 +84,9 @@ Response text_response(unsigned status, std::string_view content_type, std::stri
 
 std::string_view reason_of(unsigned status) {
   if (status == 431) return "Request Header Fields Too Large";
-  const auto reason = http::obsolete_reason(http::int_to_status(status));
+  const auto known = http::int_to_status(status);
+  if (known == http::status::unknown) return {};
+  const auto reason = http::obsolete_reason(known);
   return {reason.data(), reason.size()};
 }
 
@@ -96,12 +100,13 @@ void write_head(const Response& response, unsigned version, KeepAlive keep_alive
   out += ' ';
   out += reason_of(response.status);
   out += "\r\n";
-  if (response.status != 204) {
-    out += "Content-Type: ";
-    out += response.content_type;
-    out += "\r\nContent-Length: ";
-    append_number(response.body.size());
-    out += "\r\n";
+  if (response.status != 204 && response.status != 304) {
+    if (!response.content_type.empty()) out.append("Content-Type: ").append(response.content_type).append("\r\n");
+    if (response.length == Response::Length::kOfBody) {
+      out += "Content-Length: ";
+      append_number(response.body.size());
+      out += "\r\n";
+    }
   }
   out += response.fields;
   if (keep_alive == KeepAlive::kNo) {
@@ -130,13 +135,15 @@ void RequestParser::discard_body(uint64_t size_max) {
   eager(true);
 }
 
-void RequestParser::on_request_impl(Verb method, string_view, string_view target, int version, error_code& ec) {
+void RequestParser::on_request_impl(Verb method, string_view method_text, string_view target, int version,
+                                    error_code& ec) {
   if (target.size() > kTargetBytesMax) {
     target_too_long_ = true;
     ec = http::error::bad_target;
     return;
   }
   request_.method = method;
+  request_.method_text.assign(method_text.data(), method_text.size());
   request_.target.assign(target.data(), target.size());
   request_.version = static_cast<unsigned>(version);
 }
@@ -146,6 +153,10 @@ void RequestParser::on_field_impl(http::field name, string_view name_text, strin
   if (++fields_ > kFieldsMax) {
     ec = http::error::header_limit;
     return;
+  }
+  if (request_.is_web()) {
+    request_.all_fields.emplace_back(std::string(name_text.data(), name_text.size()),
+                                     std::string(value.data(), value.size()));
   }
   const auto which = known_field(name, {name_text.data(), name_text.size()});
   if (!which) return;

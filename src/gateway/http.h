@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "gateway/memory_budget.h"
@@ -20,7 +22,7 @@ namespace spore::gateway {
 
 using Verb = boost::beast::http::verb;
 
-// The header fields that the gateway reads; all others are skipped.
+// The header fields that the gateway reads; all others are skipped, but for web handlers.
 enum class Field : uint8_t {
   kHost,
   kOrigin,
@@ -39,8 +41,16 @@ constexpr size_t kHeaderBytesMax = 32 << 10;  // request line and fields
 constexpr size_t kTargetBytesMax = 8 << 10;
 constexpr size_t kFieldsMax = 128;
 
+// Which requests a connection's listener is for.
+enum class Listener : uint8_t {
+  kAll,
+  kApi,  // all but web handlers, which have a listener of their own
+  kWeb,  // web handlers alone
+};
+
 struct Request {
   Verb method = Verb::unknown;
+  std::string method_text;
   std::string target;  // as sent: path, and query behind a question mark
   unsigned version = 11;
   std::optional<uint64_t> content_length;
@@ -49,10 +59,19 @@ struct Request {
   bool repeated_host = false;
   std::array<std::string, static_cast<size_t>(Field::kCount)> fields;
   std::array<bool, static_cast<size_t>(Field::kCount)> present{};
+  std::vector<std::pair<std::string, std::string>> all_fields;  // for web handlers: every one, as sent
   Bytes body;
   Route route;                     // set when the request is admitted
   MemoryBudget::Share body_share;  // what the body holds of the gateway's memory
 
+  // The connection's; clear() keeps them. Addresses are text, without the port.
+  Listener listener = Listener::kAll;
+  std::string remote_address;
+  std::string local_address;
+  uint16_t local_port = 0;
+
+  // Whether the target is one of a web handler.
+  bool is_web() const { return target.starts_with(kWebPrefix); }
   const std::string& field(Field which) const { return fields[static_cast<size_t>(which)]; }
   bool has(Field which) const { return present[static_cast<size_t>(which)]; }
   std::string_view path() const { return std::string_view(target).substr(0, target.find('?')); }
@@ -65,10 +84,14 @@ struct Request {
 };
 
 struct Response {
+  // Whether Content-Length is written: what the body has, or nothing, or what `fields` already says (answers to HEAD).
+  enum class Length : uint8_t { kOfBody, kUnsaid, kInFields };
+
   unsigned status = 200;
-  std::string_view content_type = "application/octet-stream";  // a literal
+  std::string_view content_type = "application/octet-stream";  // a literal; "": none, or in `fields`
   std::string fields;  // further header lines, each ended by CRLF; built by us only, never from unchecked input
   Bytes body;
+  Length length = Length::kOfBody;
   bool close = false;  // close the connection behind it
 
   void add_field(std::string_view name, std::string_view value) {
@@ -80,7 +103,7 @@ Response text_response(unsigned status, std::string_view content_type, std::stri
 std::string_view reason_of(unsigned status);
 
 enum class KeepAlive { kNo, kYes };
-// Appends status line and header fields, with Content-Length.
+// Appends status line and header fields, with Content-Length where the status allows one.
 void write_head(const Response& response, unsigned version, KeepAlive keep_alive, std::string& out);
 
 // Why a body was not taken; what parse() makes of it is a status.

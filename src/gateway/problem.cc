@@ -30,6 +30,7 @@ constexpr Kind kKinds[] = {
     {431, "header_too_large", "The request header is too large"},
     {500, "internal", "The host failed"},
     {501, "not_implemented", "This host cannot do that yet"},
+    {502, "bad_answer", "The function's answer is no CGI response"},
     {503, "unavailable", "The host cannot take this now"},
     {504, "timeout", "It took too long"},
     {505, "http_version", "This version of HTTP is not spoken here"},
@@ -56,7 +57,7 @@ const Kind& kind_of(unsigned status) {
   for (const Kind& kind : kKinds) {
     if (kind.status == status) return kind;
   }
-  return kKinds[std::size(kKinds) - 5];  // 500
+  return kKinds[std::size(kKinds) - 6];  // 500
 }
 
 Kind kind_of(ErrorCode code) {

@@ -88,15 +88,15 @@ Route parse_route(std::string_view path) {
     return route;
   }
   constexpr std::string_view kFunctions = "/v1/functions", kSnapshots = "/v1/snapshots";
-  const bool snapshots = path.starts_with(kSnapshots);
-  if (!snapshots && !path.starts_with(kFunctions)) return route;
-  std::string_view rest = path.substr(snapshots ? kSnapshots.size() : kFunctions.size());
+  const bool snapshots = path.starts_with(kSnapshots), web = path.starts_with(kWebPrefix);
+  if (!snapshots && !web && !path.starts_with(kFunctions)) return route;
+  std::string_view rest = path.substr(web ? kWebPrefix.size() - 1 : snapshots ? kSnapshots.size() : kFunctions.size());
   const Endpoint list = snapshots ? Endpoint::kSnapshots : Endpoint::kFunctions;
-  if (rest.empty() || rest == "/") return alone(list);
+  if (!web && (rest.empty() || rest == "/")) return alone(list);
   if (rest.front() != '/') return route;
   if (!decode(take_segment(rest), route.tenant) || route.tenant.empty()) return route;
   if (rest.empty() || rest == "/") {
-    route.endpoint = list;
+    if (!web) route.endpoint = list;
     return route;
   }
   std::string_view name = take_segment(rest);
@@ -106,6 +106,11 @@ Route parse_route(std::string_view path) {
     name = name.substr(0, at);
   }
   if (!decode(name, route.name) || route.name.empty()) return route;
+  if (web) {
+    route.rest = rest;
+    route.endpoint = Endpoint::kWeb;
+    return route;
+  }
   if (!snapshots) {
     route.endpoint = function_endpoint(rest);
     return route;

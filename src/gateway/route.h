@@ -24,6 +24,7 @@ enum class Endpoint : uint8_t {
   kCall,       // .../call
   kOperation,  // /v1/operations/ID
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
+  kWeb,        // /fn/TENANT/NAME[@VERSION][/...]
 };
 
 struct Route {
@@ -31,8 +32,11 @@ struct Route {
   std::string tenant;  // percent-decoded, not checked further
   std::string name;
   std::optional<uint64_t> version;
-  std::string id;  // of an operation
+  std::string id;    // of an operation
+  std::string rest;  // kWeb: the path behind the name, as sent: "" or from a slash on
 };
+
+constexpr std::string_view kWebPrefix = "/fn/";
 
 // `path`: without a query. Malformed escapes and versions are kUnknown.
 Route parse_route(std::string_view path);

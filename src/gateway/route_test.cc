@@ -81,5 +81,22 @@ TEST(Route, FindsOperations) {
   EXPECT_EQ(route.id, "0123abcd");
 }
 
+TEST(Route, WebHandlersKeepThePathBehindTheirNameAsItWasSent) {
+  const auto web = [](std::string_view path) { return parse_route(path); };
+  EXPECT_EQ(web("/fn/acme/hello").endpoint, Endpoint::kWeb);
+  EXPECT_EQ(web("/fn/acme/hello").rest, "");
+  EXPECT_EQ(web("/fn/acme/hello/").rest, "/");
+  const Route route = web("/fn/ac%6De/hello@12/a%2Fb/../c");
+  EXPECT_EQ(route.endpoint, Endpoint::kWeb);
+  EXPECT_EQ(route.tenant, "acme");
+  EXPECT_EQ(route.name, "hello");
+  EXPECT_EQ(route.version, 12u);
+  EXPECT_EQ(route.rest, "/a%2Fb/../c");
+  for (const char* path : {"/fn", "/fn/", "/fn/acme", "/fn/acme/", "/fn//hello", "/fn/acme//x", "/fn/acme/hello@x/a",
+                           "/fnord/acme/hello"}) {
+    EXPECT_EQ(web(path).endpoint, Endpoint::kUnknown) << path;
+  }
+}
+
 }  // namespace
 }  // namespace spore::gateway

@@ -20,46 +20,57 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 }  // namespace
 
 Server::Server(ServerOptions options, Application& application)
-    : options_(std::move(options)),
-      application_(application),
-      memory_(options_.memory_bytes_max),
-      acceptor_(io_),
-      accept_pause_(io_),
-      sweep_timer_(io_) {}
+    : options_(std::move(options)), application_(application), memory_(options_.memory_bytes_max), sweep_timer_(io_) {}
 
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::listen(ServerOptions options, Application& application) {
   std::unique_ptr<Server> server(new Server(std::move(options), application));
-  const std::string where = server->options_.address + ":" + std::to_string(server->options_.port);
-  error_code error;
-  const auto address = asio::ip::make_address(server->options_.address, error);
-  if (error) return fail(ErrorCode::kInvalidArgument, "listen on " + where + ": not an IP address");
-  const tcp::endpoint endpoint(address, server->options_.port);
-  auto& acceptor = server->acceptor_;
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(4096, error);
-  if (error) return fail(ErrorCode::kUnavailable, "listen on " + where + ": " + error.message());
-  server->port_ = acceptor.local_endpoint(error).port();
-  server->accept();
+  const ServerOptions& given = server->options_;
+  const bool two = !given.web_address.empty();
+  TRY(server->open(given.address, given.port, two ? Listener::kApi : Listener::kAll));
+  if (two) TRY(server->open(given.web_address, given.web_port, Listener::kWeb));
+  for (const auto& acceptor : server->acceptors_) server->accept(*acceptor);
   server->sweep();
   return server;
+}
+
+Result<void> Server::open(const std::string& address_text, uint16_t port, Listener listener) {
+  const std::string where = address_text + ":" + std::to_string(port);
+  error_code error;
+  const auto address = asio::ip::make_address(address_text, error);
+  if (error) return fail(ErrorCode::kInvalidArgument, "listen on " + where + ": not an IP address");
+  const tcp::endpoint endpoint(address, port);
+  auto acceptor = std::make_unique<Acceptor>(io_, listener);
+  auto& socket = acceptor->socket;
+  socket.open(endpoint.protocol(), error);
+  if (!error) socket.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) socket.bind(endpoint, error);
+  if (!error) socket.listen(4096, error);
+  if (error) return fail(ErrorCode::kUnavailable, "listen on " + where + ": " + error.message());
+  acceptor->port = socket.local_endpoint(error).port();
+  acceptors_.push_back(std::move(acceptor));
+  return {};
+}
+
+std::optional<uint16_t> Server::web_port() const {
+  for (const auto& acceptor : acceptors_)
+    if (acceptor->listener == Listener::kWeb) return acceptor->port;
+  return std::nullopt;
 }
 
 void Server::run() { io_.run(); }
 void Server::stop() { io_.stop(); }
 void Server::post(std::function<void()> task) { asio::post(io_, std::move(task)); }
 
-void Server::accept() {
-  acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
+void Server::accept(Acceptor& acceptor) {
+  acceptor.socket.async_accept([this, &acceptor](const error_code& error, tcp::socket socket) {
     if (error == asio::error::operation_aborted) return;
     if (error) {
       // No descriptors, no memory: those that are open go on, and close in time.
-      accept_pause_.expires_after(kAcceptPause);
-      accept_pause_.async_wait([this](const error_code& cancelled) {
-        if (!cancelled) accept();
+      acceptor.pause.expires_after(kAcceptPause);
+      acceptor.pause.async_wait([this, &acceptor](const error_code& cancelled) {
+        if (!cancelled) accept(acceptor);
       });
       return;
     }
@@ -72,11 +83,11 @@ void Server::accept() {
       ::send(socket.native_handle(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
       accepted_.fetch_add(1, std::memory_order_relaxed);
-      auto connection = std::make_shared<Connection>(std::move(socket), *this);
+      auto connection = std::make_shared<Connection>(std::move(socket), *this, acceptor.listener);
       add(connection);
       connection->start();
     }
-    accept();
+    accept(acceptor);
   });
 }
 

@@ -21,6 +21,7 @@
 #include <optional>
 #include <unordered_map>
 #include <variant>
+#include <vector>
 
 #include "base/guarded.h"
 #include "base/result.h"
@@ -31,6 +32,9 @@ namespace spore::gateway {
 struct ServerOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 0;  // 0: any free one
+  // A second listener, for web handlers alone, which the first then does not serve; "": none.
+  std::string web_address;
+  uint16_t web_port = 0;
   size_t connections_max = 8192;
   uint64_t memory_bytes_max = 1ull << 30;  // of request bodies and unsent responses together
   unsigned header_timeout_ms = 10'000;     // from a connection's or request's first byte to the end of its header
@@ -108,14 +112,26 @@ class Server {
   void drain();
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
 
-  uint16_t port() const { return port_; }
+  uint16_t port() const { return acceptors_.front()->port; }
+  // Of the listener for web handlers alone; nothing where there is none.
+  std::optional<uint16_t> web_port() const;
   ServerStats stats() const;
 
  private:
   friend class Connection;
   Server(ServerOptions options, Application& application);
 
-  void accept();
+  // A listening socket.
+  struct Acceptor {
+    Acceptor(boost::asio::io_context& io, Listener kind) : socket(io), pause(io), listener(kind) {}
+    boost::asio::ip::tcp::acceptor socket;
+    boost::asio::steady_timer pause;
+    const Listener listener;
+    uint16_t port = 0;
+  };
+
+  Result<void> open(const std::string& address, uint16_t port, Listener listener);
+  void accept(Acceptor& acceptor);
   void sweep();
   void add(const std::shared_ptr<Connection>& connection);
   void remove(Connection* connection);
@@ -127,10 +143,8 @@ class Server {
   std::atomic<uint64_t> accepted_{0}, refused_{0}, requests_{0};
   Guarded<std::unordered_map<Connection*, std::weak_ptr<Connection>>> connections_;
   boost::asio::io_context io_;  // its pending handlers hold connections, which use all that is above
-  boost::asio::ip::tcp::acceptor acceptor_;
-  boost::asio::steady_timer accept_pause_;
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;  // the first is that of port()
   boost::asio::steady_timer sweep_timer_;
-  uint16_t port_ = 0;
 };
 
 }  // namespace spore::gateway

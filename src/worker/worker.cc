@@ -14,6 +14,14 @@ namespace {
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
+// What a call holds while it waits.
+uint64_t bytes_of(const CallRequest& request) {
+  uint64_t bytes = request.input.size();
+  for (const auto* texts : {&request.arguments, &request.environment})
+    for (const std::string& text : *texts) bytes += text.size();
+  return bytes;
+}
+
 CallResult refused(const CallId& id, CallStatus status) {
   CallResult result;
   result.id = id;
@@ -83,7 +91,7 @@ void Worker::submit(CallRequest request, CallDone done) {
     } else if (here && !here->running_.active && state->running < options_.seats && state->queue.empty()) {
       occupy(*state, *here, job);
     } else if (state->queue.size() >= options_.queue_max ||
-               job.request.input.size() > options_.queue_bytes_max - state->queue_bytes) {
+               bytes_of(job.request) > options_.queue_bytes_max - state->queue_bytes) {
       refusal = CallStatus::kQueueFull;
     } else {
       const auto of_tenant = state->waiting_of_tenant.find(job.request.function->id.tenant);
@@ -118,14 +126,14 @@ void Worker::run_queued() {
 
 void Worker::put_job(State& state, Job job, Place place) {
   ++state.waiting_of_tenant[job.request.function->id.tenant];
-  state.queue_bytes += job.request.input.size();
+  state.queue_bytes += bytes_of(job.request);
   state.queue.insert(place == Place::kFirst ? state.queue.begin() : state.queue.end(), std::move(job));
 }
 
 Worker::Job Worker::take_job(State& state, std::deque<Job>::iterator at) {
   Job job = std::move(*at);
   state.queue.erase(at);
-  state.queue_bytes -= job.request.input.size();
+  state.queue_bytes -= bytes_of(job.request);
   const auto of_tenant = state.waiting_of_tenant.find(job.request.function->id.tenant);
   if (--of_tenant->second == 0) state.waiting_of_tenant.erase(of_tenant);
   return job;

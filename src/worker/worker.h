@@ -42,7 +42,7 @@ struct WorkerOptions {
   unsigned seats = 2;                      // calls that run at once
   size_t queue_max = 10'000;               // calls that wait
   size_t queue_per_tenant_max = 5'000;     // of one tenant
-  uint64_t queue_bytes_max = 1ull << 30;   // of the inputs of waiting calls
+  uint64_t queue_bytes_max = 1ull << 30;   // of the inputs, arguments and variables of waiting calls
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
