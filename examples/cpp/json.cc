@@ -3,6 +3,7 @@
 //   [{"customer": "ada", "items": [{"article": "bolt", "price": 0.25, "count": 100}]}, ...]
 //   -> {"customers": [{"customer": "ada", "orders": 1, "pieces": 100, "total": 25.0, "favourite": "bolt"}], "total": 25.0}
 //
+// Amounts are rounded to cents; customers with the same total, and favourites of the same count, are ordered by name.
 // An input that is no such list ends the call with exit code 1 and the reason in its log.
 #include <algorithm>
 #include <cmath>
@@ -17,6 +18,8 @@ using nlohmann::json;
 
 namespace {
 
+constexpr double kCountMax = 1e9;
+
 struct Summary {
   uint64_t orders = 0;
   uint64_t pieces = 0;
@@ -29,7 +32,14 @@ int fail(const std::string& why) {
   return 1;
 }
 
-double in_cents(double amount) { return std::round(amount * 100) / 100; }
+double in_cents(double amount) { return std::floor(amount * 100 + 0.5) / 100; }
+
+// A whole number, as 3 or 3.0 or 3e0.
+bool is_count(const json& value) {
+  if (!value.is_number()) return false;
+  const auto count = value.get<double>();
+  return count >= 0 && count <= kCountMax && count == std::floor(count);
+}
 
 // What is wrong with the order, or nothing when it has been added.
 std::string add(const json& order, std::map<std::string, Summary>& customers) {
@@ -39,10 +49,10 @@ std::string add(const json& order, std::map<std::string, Summary>& customers) {
   ++summary.orders;
   for (const json& item : order["items"]) {
     if (!item.is_object() || !item.contains("article") || !item["article"].is_string() || !item.contains("price") ||
-        !item["price"].is_number() || !item.contains("count") || !item["count"].is_number_unsigned()) {
+        !item["price"].is_number() || !item.contains("count") || !is_count(item["count"])) {
       return "has an item without article, price or count";
     }
-    const auto count = item["count"].get<uint64_t>();
+    const auto count = static_cast<uint64_t>(item["count"].get<double>());
     summary.pieces += count;
     summary.total += item["price"].get<double>() * static_cast<double>(count);
     summary.by_article[item["article"].get<std::string>()] += count;
