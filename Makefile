@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := start compute compile http table3 density
+BENCHES := start compute compile http web table3 density
 
 .PHONY: help
 help:
@@ -65,6 +65,9 @@ bench-compile: build
 	@bench/compile/run $(RELEASE)/spore
 bench-http: build
 	@bench/http/run $(RELEASE)
+bench-web: build
+	@$(MAKE) --no-print-directory -s -C examples c-web quickjs
+	@bench/web/run $(RELEASE)
 bench-table3: $(RELEASE)/build.ninja
 	@scripts/install test
 	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_table3 > $(RELEASE)/bench.log || \

@@ -7,6 +7,7 @@
 // A script finds, beside the language's own objects:
 //   Spore.input()        the input of the call, a string decoded from UTF-8
 //   Spore.inputBytes()   the same, as a Uint8Array
+//   Spore.env()          the environment, an object of strings; of names that stand there twice, the first
 //   Spore.output(x)      appends a string (as UTF-8) or a Uint8Array to the output
 //   print(...)           appends its arguments and a newline to the output
 //   console.log(...)     and .error, .warn, .info, .debug: a line in the call's log
@@ -26,6 +27,8 @@ typedef struct {
 
 WASI(args_sizes_get) uint16_t args_sizes_get(uint32_t* count, uint32_t* size_bytes);
 WASI(args_get) uint16_t args_get(char** arguments, char* text);
+WASI(environ_sizes_get) uint16_t environ_sizes_get(uint32_t* count, uint32_t* size_bytes);
+WASI(environ_get) uint16_t environ_get(char** variables, char* text);
 WASI(fd_read) uint16_t fd_read(uint32_t fd, const Buffer* to, uint32_t count, uint32_t* read);
 WASI(fd_write) uint16_t fd_write(uint32_t fd, const Buffer* from, uint32_t count, uint32_t* written);
 WASI(proc_exit) _Noreturn void proc_exit(uint32_t code);
@@ -113,6 +116,19 @@ static Buffer read_input(void) {
   }
 }
 
+// "NAME=value", a zero byte behind each.
+static Value* environment(void) {
+  uint32_t count = 0, size = 0;
+  if (environ_sizes_get(&count, &size) != 0) fail("quickjs: no environment\n");
+  char** variables = allocate((count + 1) * sizeof(char*));
+  char* text = allocate(size + 1);
+  if (environ_get(variables, text) != 0) fail("quickjs: no environment\n");
+  Value* string = qjs_new_string(text, size);
+  wasm_free(variables);
+  wasm_free(text);
+  return string;
+}
+
 static void write_string(uint32_t fd, Value* string) {
   size_t size = 0;
   const char* text = qjs_get_string_len(string, &size);
@@ -154,6 +170,7 @@ Value* EXPORT(host_call)(const char* name, size_t name_size, Value* self, int co
     return name[0] == 's' ? qjs_new_string((const char*)input.bytes, input.size)
                           : qjs_new_uint8_array(input.bytes, input.size);
   }
+  if (name_size == 1 && name[0] == 'v') return environment();
   if (name_size == 1 && count == 1) {
     if (name[0] == 'o') write_string(kStdout, arguments[0]);
     if (name[0] == 'e') write_string(kStderr, arguments[0]);
@@ -209,12 +226,21 @@ char* EXPORT(host_module_load)(const char* name, size_t* size) {
 
 static const char prelude[] =
     "(() => {"
-    "  const { $s: string, $b: bytes, $o: write, $e: log, $a: writeArray } = globalThis;"
-    "  for (const name of ['$s', '$b', '$o', '$e', '$a']) delete globalThis[name];"
+    "  const { $s: string, $b: bytes, $o: write, $e: log, $a: writeArray, $v: variables } = globalThis;"
+    "  for (const name of ['$s', '$b', '$o', '$e', '$a', '$v']) delete globalThis[name];"
     "  const line = (values) => values.map(String).join(' ') + '\\n';"
     "  globalThis.Spore = {"
     "    input: () => string(),"
     "    inputBytes: () => bytes(),"
+    "    env() {"
+    "      const env = Object.create(null);"
+    "      for (const variable of variables().split('\\0').slice(0, -1)) {"
+    "        const equals = variable.indexOf('=');"
+    "        const name = variable.slice(0, equals);"
+    "        if (!(name in env)) env[name] = variable.slice(equals + 1);"
+    "      }"
+    "      return env;"
+    "    },"
     "    output(x) {"
     "      if (typeof x === 'string') write(x);"
     "      else if (x instanceof Uint8Array) writeArray(x);"
@@ -255,6 +281,7 @@ void EXPORT(_start)(void) {
   define(global, "$o", "o");
   define(global, "$e", "e");
   define(global, "$a", "a");
+  define(global, "$v", "v");
   Value* done = qjs_eval(prelude, sizeof(prelude) - 1, "prelude", kEvalGlobal);
   check(done);
   qjs_free_value(done);

@@ -205,6 +205,20 @@ std::string_view openapi() {
               "responses": {"200": {"description": "The image", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SnapshotDescription"}}}},
                             "404": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"}}}
     },
+    "/fn/{tenant}/{name}/{path}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"},
+                     {"name": "path", "in": "path", "required": true, "schema": {"type": "string"}, "description": "May be empty, and hold slashes"}],
+      "get": {
+        "summary": "A web handler: any method gives the request to the function as CGI 1.1 does, and the function answers",
+        "responses": {
+          "default": {"description": "Whatever the function answers"},
+          "404": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+          "429": {"$ref": "#/components/responses/Problem"}, "431": {"$ref": "#/components/responses/Problem"},
+          "500": {"$ref": "#/components/responses/Problem"}, "502": {"$ref": "#/components/responses/Problem"},
+          "503": {"$ref": "#/components/responses/Problem"}, "504": {"$ref": "#/components/responses/Problem"}
+        }
+      }
+    },
     "/v1/operations/{id}": {
       "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}],
       "get": {"summary": "What became of a request that was answered 202",

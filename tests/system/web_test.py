@@ -10,6 +10,7 @@ import unittest
 
 from host import DEADLINE_S, ENDLESS, Host, NOOP, Response, SystemTest
 
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 # Answers with its environment and its input (/env), with its input as it is (anything else), or not at all.
 MIRROR = r"""
 #include <stdio.h>
@@ -225,6 +226,36 @@ class Answers(WebTest):
         self.assertProblem(self.raw(b"Content-Type: a/b\n\n" + b"x" * 1000, "/fn/t/small/raw"), 502, "output_too_large")
         self.published("t/noop", NOOP)
         self.assertProblem(self.host.ask("GET", "/fn/t/noop"), 502, "bad_answer")
+
+
+class Examples(SystemTest):
+    """The handlers that docs/web.md shows; both know the same pages."""
+
+    def check(self, name):
+        for method, path, status, body in (("GET", "/hello/Ada%2F", 200, b"<p>Hello, Ada/!</p>\n"),
+                                           ("POST", "/upper", 200, b"ABC"), ("GET", "/upper", 405, b"use POST\n"),
+                                           ("GET", "/nope", 404, b"there is no such page\n")):
+            answer = self.host.ask(method, f"/fn/{name}{path}", b"abc")
+            self.assertEqual((answer.status, answer.body), (status, body))
+        self.assertNotIn(b"<b>", self.host.ask("GET", f"/fn/{name}/hello/%3Cb%3E").body)
+        answer = self.host.ask("GET", f"/fn/{name}/old")
+        self.assertEqual((answer.status, answer.headers["Location"]), (302, f"/fn/{name}/new"))
+
+    def test_c(self):
+        with open(os.path.join(ROOT, "examples/c/web.c")) as file:
+            self.published("t/c", built(file.read()))
+        self.check("t/c")
+
+    def test_javascript(self):
+        interpreter = os.path.join(ROOT, "build/examples/quickjs.wasm")
+        if not os.path.exists(interpreter):
+            self.skipTest("build/examples/quickjs.wasm is not built (make examples)")
+        with open(interpreter, "rb") as file, open(os.path.join(ROOT, "examples/javascript/web.js")) as script:
+            self.published("t/js", file.read())
+            self.assertEqual(self.host.configure("t/js", args=["-e", script.read()]).status, 200)
+        self.check("t/js")
+        answer = self.host.ask("GET", "/fn/t/js?a=%20b", headers={"User-Agent": "me"})
+        self.assertEqual(answer.json(), {"method": "GET", "query": {"a": " b"}, "agent": "me"})
 
 
 class Reactors(SystemTest):
