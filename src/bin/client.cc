@@ -6,11 +6,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "base/fd.h"
 #include "bin/commands.h"
 #include "bin/function_file.h"
 #include "bin/host_client.h"
 #include "bin/progress.h"
+#include "bin/script.h"
 
 namespace spore::bin {
 namespace {
@@ -22,7 +24,7 @@ constexpr size_t kConfigFieldBytesMax = 24 << 10;  // a host takes 32 KiB of hea
 constexpr uint64_t kInputBytesMax = 4ull << 30;
 
 struct PublishArguments {
-  std::string file, config_file, name, if_match;
+  std::string file, config_file, name, if_match, interpreter;
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::vector<std::string> env, args;
@@ -43,38 +45,69 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   return change;
 }
 
-Result<void> publish(const Client& client, const PublishArguments& arguments) {
-  const bool by_file = arguments.file.ends_with(".toml");
-  const std::string& described_by = by_file ? arguments.file : arguments.config_file;
+// What is to be published: a module, the configuration it gets, and where it is an interpreter the script it runs.
+struct Publication {
+  Target target;
+  std::filesystem::path module;
+  json config = json::object();  // fields that change
+  const ScriptLanguage* script = nullptr;
+};
+
+Result<Publication> publication_of(const PublishArguments& arguments) {
+  std::string file_name = arguments.file;
+  if (std::error_code error; std::filesystem::is_directory(file_name, error)) {
+    ASSIGN_OR_RETURN(file_name, find_function_file(file_name));
+  }
+  const bool by_file = file_name.ends_with(".toml");
+  const std::string& described_by = by_file ? file_name : arguments.config_file;
   FunctionFile file;
   if (!described_by.empty()) {
     ASSIGN_OR_RETURN(file, read_function_file(described_by));
   }
-  if (!by_file) file.module = arguments.file;
+  if (!by_file) file.module = file_name;
+  if (by_file && file.module.empty() && script_language(file.source)) file.module = file.source;
   if (!arguments.name.empty()) file.name = arguments.name;
   if (file.name.empty()) return fail(ErrorCode::kInvalidArgument, "give --name TENANT/NAME, or a file that names it");
-  if (file.module.empty()) return fail(ErrorCode::kInvalidArgument, described_by + " does not say which module it is");
-  ASSIGN_OR_RETURN(const Target target, parse_target(file.name, false));
-  ASSIGN_OR_RETURN(const Bytes wasm, read_file(file.module, kModuleBytesMax));
-  HttpRequest request{.method = "PUT", .target = target.path(), .body = wasm};
+  if (file.module.empty())
+    return fail(ErrorCode::kInvalidArgument,
+                described_by + " does not say which module it is (module), and names no script (source)");
+  Publication out;
+  ASSIGN_OR_RETURN(out.target, parse_target(file.name, false));
+  ASSIGN_OR_RETURN(out.config, config_change(std::move(file.config), arguments));
+  out.module = std::move(file.module);
+  if (script_language(out.module)) {
+    ASSIGN_OR_RETURN(Script script, open_script(out.module, arguments.interpreter));
+    out.script = script.language;
+    out.module = std::move(script.interpreter);
+    json args = std::move(script.arguments);
+    for (const auto& arg : out.config.value("args", json::array())) args.push_back(arg);
+    out.config["args"] = std::move(args);
+  }
+  return out;
+}
+
+// Puts the configuration, over what the function has, on the module that is there.
+Result<json> configure(const Client& client, const Target& target, const json& change, const std::string& if_match) {
+  ASSIGN_OR_RETURN(json config, client.send_for_json({.target = target.path() + "/config"}));
+  config.update(change);
+  const std::string body = config.dump(-1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
+  return client.send_for_json({.method = "PUT",
+                               .target = target.path() + "/config",
+                               .fields = {{"Content-Type", "application/json"}, {"If-Match", "\"" + if_match + "\""}},
+                               .body = as_bytes(body)});
+}
+
+Result<json> upload(const Client& client, const Publication& what, const Bytes& wasm, const PublishArguments& arguments,
+                    const std::string& config) {
+  HttpRequest request{.method = "PUT", .target = what.target.path(), .body = wasm};
   request.fields = {{"Content-Type", "application/wasm"}, {"Accept", "text/event-stream"}};
   if (!arguments.if_match.empty()) request.fields.emplace_back("If-Match", "\"" + arguments.if_match + "\"");
   if (arguments.only_new) request.fields.emplace_back("If-None-Match", "*");
-  ASSIGN_OR_RETURN(const json change, config_change(std::move(file.config), arguments));
-  if (!change.empty()) {
-    const std::string text = change.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
-    if (text.size() > kConfigFieldBytesMax)
-      return fail(ErrorCode::kInvalidArgument, "arguments and environment are larger than " +
-                                                   std::to_string(kConfigFieldBytesMax) +
-                                                   " bytes together; set them by PUT .../config");
-    request.fields.emplace_back("Spore-Config", text);
-  }
-
-  const auto begin = std::chrono::steady_clock::now();
+  if (!config.empty()) request.fields.emplace_back("Spore-Config", config);
   std::optional<json> published;
   std::optional<Error> problem;
   {
-    ProgressLine line("publishing " + target.text());
+    ProgressLine line("publishing " + what.target.text());
     EventParser events([&](const std::string& event, const std::string& data) {
       const json parsed = json::parse(data, nullptr, false);
       if (!parsed.is_object()) return;
@@ -86,10 +119,55 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
   }
   if (problem) return std::unexpected(std::move(*problem));
   if (!published) return fail(ErrorCode::kUnavailable, "the host went away while it was publishing");
+  return std::move(*published);
+}
+
+std::string text_of_config(const json& config) {
+  return config.empty() ? "" : config.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
+}
+
+// A script whose interpreter is the function's module already is a change of its configuration, and one that is too
+// long for a header field becomes one after the module is there: until then calls fail.
+Result<json> publish_script(const Client& client, const Publication& what, const Bytes& wasm,
+                            const PublishArguments& arguments) {
+  const std::string digest = to_hex(sha256(wasm));
+  if (!arguments.only_new) {
+    const auto there = client.send_for_json({.target = what.target.path()});
+    if (there && text_of(*there, "digest") == digest)
+      return configure(client, what.target, what.config, arguments.if_match.empty() ? digest : arguments.if_match);
+  }
+  const std::string config = text_of_config(what.config);
+  if (config.size() <= kConfigFieldBytesMax) return upload(client, what, wasm, arguments, config);
+  json first = what.config;
+  first["args"] = {what.script->option, what.script->not_yet};
+  const std::string first_config = text_of_config(first);
+  if (first_config.size() > kConfigFieldBytesMax)
+    return fail(ErrorCode::kInvalidArgument,
+                "the environment is larger than " + std::to_string(kConfigFieldBytesMax) + " bytes");
+  TRY(upload(client, what, wasm, arguments, first_config));
+  return configure(client, what.target, what.config, digest);
+}
+
+Result<void> publish(const Client& client, const PublishArguments& arguments) {
+  ASSIGN_OR_RETURN(const Publication what, publication_of(arguments));
+  ASSIGN_OR_RETURN(const Bytes wasm, read_file(what.module, kModuleBytesMax));
+  TRY(check_is_module(what.module, wasm));
+  const auto begin = std::chrono::steady_clock::now();
+  json published;
+  if (what.script) {
+    ASSIGN_OR_RETURN(published, publish_script(client, what, wasm, arguments));
+  } else {
+    const std::string config = text_of_config(what.config);
+    if (config.size() > kConfigFieldBytesMax)
+      return fail(ErrorCode::kInvalidArgument, "arguments and environment are larger than " +
+                                                   std::to_string(kConfigFieldBytesMax) +
+                                                   " bytes together; set them by PUT .../config");
+    ASSIGN_OR_RETURN(published, upload(client, what, wasm, arguments, config));
+  }
   const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::printf("%s@%s  %s  %s of wasm, %s, %.2f s\n", target.text().c_str(), text_of(*published, "version").c_str(),
-              text_of(*published, "digest").c_str(), size_text((*published)["wasm_bytes"]).c_str(),
-              text_of(*published, "tier").c_str(), took);
+  std::printf("%s@%s  %s  %s of wasm, %s, %.2f s\n", what.target.text().c_str(), text_of(published, "version").c_str(),
+              text_of(published, "digest").c_str(), size_text(published["wasm_bytes"]).c_str(),
+              text_of(published, "tier").c_str(), took);
   return {};
 }
 
@@ -206,13 +284,17 @@ struct FunctionArguments {
 
 void add_client(CLI::App& app, int& exit_code) {
   const auto publishing = std::make_shared<PublishArguments>();
-  auto* command =
-      add_command<PublishArguments>(app, exit_code, "publish", "Publish a module as a function", publishing, publish);
-  command->add_option("FILE", publishing->file, "The WebAssembly module, or a TOML file that says which and how")
+  auto* command = add_command<PublishArguments>(app, exit_code, "publish", "Publish a module or a script as a function",
+                                                publishing, publish);
+  command
+      ->add_option("FILE", publishing->file,
+                   "A WebAssembly module, a script (.py, .js), a TOML file that says which and how, or its folder")
       ->required();
   command->add_option("--name", publishing->name, "TENANT/NAME of the function");
   command->add_option("--config", publishing->config_file, "TOML file with the configuration; flags come over it")
       ->type_name("FILE.toml");
+  command->add_option("--interpreter", publishing->interpreter, "The interpreter's module, for a script")
+      ->type_name("FILE");
   command->add_option("--if-match", publishing->if_match, "Only over the version with this digest");
   command->add_flag("--new", publishing->only_new, "Only where there is no such function yet");
   command->add_option("--timeout", publishing->timeout_ms, "Milliseconds that a call may take");

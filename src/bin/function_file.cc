@@ -29,17 +29,24 @@ class Reader {
       } else if (name == "module") {
         ASSIGN_OR_RETURN(const std::string module, text(name, node));
         out.module = path_.parent_path() / module;
+      } else if (name == "source") {
+        ASSIGN_OR_RETURN(const std::string source, text(name, node));
+        out.source = path_.parent_path() / source;
       } else if (name == "timeout_ms") {
         ASSIGN_OR_RETURN(out.config["timeout_ms"], number(name, node));
-      } else if (name == "memory_max" || name == "output_max") {
-        ASSIGN_OR_RETURN(out.config[name + "_bytes"], size(name, node));
+      } else if (name == "local_files_max") {
+        ASSIGN_OR_RETURN(out.config[name], number(name, node));
+      } else if (name == "memory_max" || name == "output_max" || name == "local_max") {
+        ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
       } else if (name == "args") {
         ASSIGN_OR_RETURN(out.config["args"], texts(name, node));
-      } else if (name == "env") {
-        ASSIGN_OR_RETURN(out.config["env"], table_of_texts(name, node));
+      } else if (name == "env" || name == "mounts") {
+        ASSIGN_OR_RETURN(out.config[name], table_of_texts(name, node));
       } else {
-        return wrong(key.source(), "there is no key \"" + name +
-                                       "\"; there are name, module, timeout_ms, memory_max, output_max, args and env");
+        return wrong(key.source(),
+                     "there is no key \"" + name +
+                         "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
+                         "local_files_max, args, env and mounts");
       }
     }
     return out;
@@ -89,6 +96,22 @@ class Reader {
 };
 
 }  // namespace
+
+Result<std::filesystem::path> find_function_file(const std::filesystem::path& folder) {
+  std::error_code error;
+  const auto whole = std::filesystem::weakly_canonical(folder, error);
+  const auto own = folder / (whole.filename().string() + ".toml");
+  if (std::filesystem::is_regular_file(own, error)) return own;
+  std::vector<std::filesystem::path> found;
+  std::filesystem::directory_iterator entries(folder, error);
+  for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error))
+    if (entries->path().extension() == ".toml") found.push_back(entries->path());
+  if (error) return fail(ErrorCode::kNotFound, folder.string() + ": " + error.message());
+  if (found.empty()) return fail(ErrorCode::kNotFound, folder.string() + ": there is no function file (*.toml) in it");
+  if (found.size() > 1)
+    return fail(ErrorCode::kInvalidArgument, folder.string() + ": has several function files; name one of them");
+  return found.front();
+}
 
 Result<FunctionFile> read_function_file(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(const Bytes bytes, read_file(path, kFileBytesMax));

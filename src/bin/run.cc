@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "bin/commands.h"
 #include "bin/runtime.h"
+#include "bin/script.h"
 #include "faaslet/faaslet.h"
 #include "functions/object_cache.h"
 #include "host/imports.h"
@@ -30,6 +31,7 @@ struct RunOptions {
   std::string tier;
   uint64_t timeout_ms = 0;  // 0: none
   std::string file;
+  std::string interpreter;  // of a script; empty: looked for
   std::vector<std::string> arguments;
 };
 
@@ -82,6 +84,12 @@ Result<int> run_module(const RunOptions& options) {
 
   host::CallSetup setup;
   setup.arguments.push_back(options.file);
+  std::filesystem::path module = options.file;
+  if (script_language(options.file)) {
+    ASSIGN_OR_RETURN(Script script, open_script(options.file, options.interpreter));
+    module = std::move(script.interpreter);
+    setup.arguments.insert(setup.arguments.end(), script.arguments.begin(), script.arguments.end());
+  }
   setup.arguments.insert(setup.arguments.end(), options.arguments.begin(), options.arguments.end());
   for (const std::string& variable : options.environment) {
     ASSIGN_OR_RETURN(auto parsed, parse_variable(variable));
@@ -93,7 +101,8 @@ Result<int> run_module(const RunOptions& options) {
   }
   setup.streams = {.in = 0, .out = 1, .err = 2};
 
-  ASSIGN_OR_RETURN(const Bytes wasm, read_file(options.file, kModuleBytesMax));
+  ASSIGN_OR_RETURN(const Bytes wasm, read_file(module, kModuleBytesMax));
+  TRY(check_is_module(module, wasm));
   ASSIGN_OR_RETURN(auto object, find_object(cache->objects(), wasm, options.tier));
   ASSIGN_OR_RETURN(const auto loaded, arena->load(std::move(object)));
   ASSIGN_OR_RETURN(const auto links, host::link(loaded->module()));
@@ -135,9 +144,10 @@ Result<int> run_module(const RunOptions& options) {
 
 void add_run(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<RunOptions>();
-  CLI::App* run = app.add_subcommand("run",
-                                     "Run a module as a program: its stdin, stdout, stderr and exit code are "
-                                     "those of this process");
+  CLI::App* run =
+      app.add_subcommand("run",
+                         "Run a module or a script as a program: its stdin, stdout, stderr and exit code are "
+                         "those of this process");
   run->add_option("--dir", options->directories, "A directory that the program may use: HOST, or HOST::GUEST")
       ->type_name("HOST[::GUEST]")
       ->allow_extra_args(false);
@@ -148,13 +158,14 @@ void add_run(CLI::App& app, int& exit_code) {
       ->type_name("MS");
   run->add_option("--tier", options->tier, "Compile with this tier; default: the best that is cached, or is ready soon")
       ->check(CLI::IsMember({"fast", "optimised"}));
+  run->add_option("--interpreter", options->interpreter, "The interpreter's module, for a script")->type_name("FILE");
   run->footer(
-      "FILE.wasm [ARGUMENTS...]: what follows the file's name belongs to the program.\n"
+      "FILE [ARGUMENTS...]: a module, or a script (.py, .js); what follows its name belongs to the program.\n"
       "Exit code 134: it trapped; 124: it timed out; 125: it could not be started.");
   run->prefix_command();
   run->callback([run, options, &exit_code] {
     const auto rest = run->remaining();
-    if (rest.empty()) throw CLI::RequiredError("FILE.wasm");
+    if (rest.empty()) throw CLI::RequiredError("FILE");
     if (rest.front().starts_with("-")) throw CLI::ExtrasError("run", {rest.front()});
     options->file = rest.front();
     options->arguments.assign(rest.begin() + 1, rest.end());
