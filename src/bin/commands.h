@@ -10,6 +10,7 @@ void add_serve(CLI::App& app, int& exit_code);     // serve.cc
 void add_run(CLI::App& app, int& exit_code);       // run.cc
 void add_compile(CLI::App& app, int& exit_code);   // compile.cc
 void add_client(CLI::App& app, int& exit_code);    // client.cc: publish call ls rm versions rollback logs describe
+void add_files(CLI::App& app, int& exit_code);     // files.cc: files put, get, ls, rm
 void add_snapshot(CLI::App& app, int& exit_code);  // snapshot.cc: snapshot ls, snapshot inspect
 
 }  // namespace spore::bin

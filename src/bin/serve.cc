@@ -35,6 +35,8 @@ struct ServeOptions {
   std::string listen = "127.0.0.1:7077";
   std::string web_listen;
   std::string data;
+  std::vector<std::string> mounts;
+  uint64_t file_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   size_t queue_max = 10'000;
@@ -129,6 +131,30 @@ bool wait_until(const sigset_t& signals, steady_clock::time_point deadline, Done
   return true;
 }
 
+// --mount NAME=DIRECTORY[:rw]
+Result<worker::FileRoots> file_roots_of(const std::vector<std::string>& mounts, const functions::SharedFiles& files) {
+  worker::FileRoots out{.shared_files = &files};
+  for (const std::string& text : mounts) {
+    const auto refuse = [&](const std::string& why) {
+      return fail(ErrorCode::kInvalidArgument, "--mount " + text + ": " + why);
+    };
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos) return refuse("must be NAME=DIRECTORY or NAME=DIRECTORY:rw");
+    const std::string name = text.substr(0, equals);
+    if (const auto named = functions::check_name_part("the name", name); !named) return refuse(named.error().message);
+    worker::HostDirectory directory{.path = text.substr(equals + 1)};
+    if (directory.path.ends_with(":rw")) {
+      directory.path.resize(directory.path.size() - 3);
+      directory.access = host::Access::kReadWrite;
+    }
+    std::error_code error;
+    directory.path = std::filesystem::canonical(directory.path, error).string();
+    if (error || !std::filesystem::is_directory(directory.path)) return refuse("there is no such directory");
+    if (!out.directories.emplace(name, std::move(directory)).second) return refuse("the name was given before");
+  }
+  return out;
+}
+
 Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   TRY(host::link(module));
   TRY(host::find_entry(module));
@@ -178,14 +204,19 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(registry_options.cpu_level, wasm::cpu_level_of_this_machine());
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
+  ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
+  ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
-      .initialise = [timeout = milliseconds(options.init_timeout_ms)](
-                        std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
-                        const functions::FunctionConfig& config) {
+      .initialise =
+          [timeout = milliseconds(options.init_timeout_ms), &file_roots](
+              std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
+              const functions::FunctionConfig& config) -> Result<std::shared_ptr<const faaslet::ProtoFaaslet>> {
+        ASSIGN_OR_RETURN(auto preopens, worker::file_view(id, config, file_roots));
         return host::initialise(std::move(instantiated), {.name = id.text(),
                                                           .arguments = config.arguments(id.name),
                                                           .environment = config.environment(),
+                                                          .preopens = std::move(preopens),
                                                           .timeout = timeout});
       }};
   ASSIGN_OR_RETURN(const auto registry,
@@ -201,11 +232,14 @@ Result<void> serve(const ServeOptions& options) {
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
-                         .pool = pool},
+                         .pool = pool,
+                         .file_roots = file_roots},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   gateway::Api api(*registry, worker, std::move(access),
                    {.call_input_bytes_max = options.input_mib_max << 20,
                     .module_bytes_max = options.module_mib_max << 20,
+                    .shared_files = &shared_files,
+                    .file_bytes_max = options.file_mib_max << 20,
                     .publish_threads = options.publish_threads});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
@@ -308,6 +342,9 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0, 1 << 30));
   add("--init-timeout", options->init_timeout_ms, "For a function's initialisers at its publish, in ms")
       ->check(CLI::Range(1, 3'600'000));
+  add("--file-mib", options->file_mib_max, "Largest shared file")->check(CLI::Range(1, 1 << 20));
+  add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")
+      ->type_name("NAME=DIRECTORY[:rw]");
   serve_app->footer(
       "Every flag has a variable: --queue is SPORE_QUEUE. SIGTERM drains and exits 0; a second one exits at once.");
   serve_app->callback([options, &exit_code] {

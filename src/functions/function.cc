@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "functions/shared_files.h"
 
 namespace spore::functions {
 namespace {
@@ -61,6 +62,39 @@ Result<void> read_number(const json& value, std::string_view field, uint64_t& ou
   return {};
 }
 
+// A path that a program can name, not one that Spore answers itself.
+Result<void> check_mounts(const std::map<std::string, std::string>& mounts) {
+  if (mounts.size() > kMountsMax) return refuse("mounts", "has more than " + std::to_string(kMountsMax) + " entries");
+  for (const auto& [at, what] : mounts) {
+    const std::string field = "mounts[\"" + at + "\"]";
+    TRY(check_string("mounts", at));
+    TRY(check_string(field, what));
+    if (!at.starts_with('/') || at == "/") return refuse(field, "must be an absolute path below \"/\"");
+    if (const auto path = check_shared_path(at.substr(1)); !path) return refuse(field, "is no path of a directory");
+    if (at == "/spore" || at.starts_with("/spore/")) return refuse(field, "lies in /spore, which is reserved");
+    const std::string name = what.substr(what.find(':') + 1);
+    if (what.starts_with("files:")) {
+      if (name.empty()) continue;
+      if (const auto path = check_shared_path(name); !path) return refuse(field, path.error().message);
+    } else if (what.starts_with("host:")) {
+      TRY(check_name_part(field, name));
+    } else {
+      return refuse(field, "must be \"files:DIRECTORY\" or \"host:NAME\", not \"" + what + "\"");
+    }
+  }
+  return {};
+}
+
+Result<void> read_texts(const json& value, std::string_view field, std::map<std::string, std::string>& out) {
+  if (!value.is_object()) return refuse(field, "must be an object of strings");
+  out.clear();
+  for (const auto& [name, text] : value.items()) {
+    if (!text.is_string()) return refuse(field, "must be an object of strings");
+    out[name] = text.get<std::string>();
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_name_part(std::string_view what, std::string_view part) {
@@ -105,6 +139,9 @@ Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("timeout_ms", config.timeout_ms, 1, kTimeoutMsMax));
   TRY(check_range("memory_max_bytes", config.memory_max_bytes, wasm::kPageBytes, kMemoryBytesMax));
   TRY(check_range("output_max_bytes", config.output_max_bytes, 0, kOutputBytesMax));
+  TRY(check_range("local_bytes_max", config.local_bytes_max, 0, kLocalBytesMax));
+  TRY(check_range("local_files_max", config.local_files_max, 1, kLocalFilesMax));
+  TRY(check_mounts(config.mounts));
   if (config.args.size() > kConfigStringsMax)
     return refuse("args", "has more than " + std::to_string(kConfigStringsMax) + " entries");
   if (config.env.size() > kConfigStringsMax)
@@ -130,7 +167,10 @@ std::string config_to_json(const FunctionConfig& config) {
   return json{{"timeout_ms", config.timeout_ms},
               {"memory_max_bytes", config.memory_max_bytes},
               {"output_max_bytes", config.output_max_bytes},
+              {"local_bytes_max", config.local_bytes_max},
+              {"local_files_max", config.local_files_max},
               {"env", config.env},
+              {"mounts", config.mounts},
               {"args", config.args}}
       .dump();
 }
@@ -147,12 +187,13 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
     } else if (field == "output_max_bytes") {
       TRY(read_number(value, field, base.output_max_bytes));
     } else if (field == "env") {
-      if (!value.is_object()) return refuse(field, "must be an object of strings");
-      base.env.clear();
-      for (const auto& [name, text_value] : value.items()) {
-        if (!text_value.is_string()) return refuse(field, "must be an object of strings");
-        base.env[name] = text_value.get<std::string>();
-      }
+      TRY(read_texts(value, field, base.env));
+    } else if (field == "mounts") {
+      TRY(read_texts(value, field, base.mounts));
+    } else if (field == "local_bytes_max") {
+      TRY(read_number(value, field, base.local_bytes_max));
+    } else if (field == "local_files_max") {
+      TRY(read_number(value, field, base.local_files_max));
     } else if (field == "args") {
       if (!value.is_array()) return refuse(field, "must be an array of strings");
       base.args.clear();

@@ -32,6 +32,9 @@ Result<void> check_name_part(std::string_view what, std::string_view part);
 constexpr uint64_t kTimeoutMsMax = 3'600'000;
 constexpr uint64_t kMemoryBytesMax = 4ull << 30;
 constexpr uint64_t kOutputBytesMax = 1ull << 30;
+constexpr uint64_t kLocalBytesMax = 4ull << 30;
+constexpr uint64_t kLocalFilesMax = 1'000'000;
+constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
 constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
 
@@ -39,8 +42,13 @@ struct FunctionConfig {
   uint64_t timeout_ms = 30'000;            // wall-clock time of one call
   uint64_t memory_max_bytes = 1ull << 30;  // of linear memory; whole WebAssembly pages
   uint64_t output_max_bytes = 64ull << 20;
+  uint64_t local_bytes_max = 64ull << 20;  // of what a call writes to files of its own; 0: it has none
+  uint64_t local_files_max = 4'096;        // of such files, directories and links
   std::map<std::string, std::string> env;
   std::vector<std::string> args;  // after the program's own name
+  // What a call sees at a path: "files:DIRECTORY" is a directory of the tenant's shared files ("files:" all of them),
+  // "host:NAME" a directory that the host's administrator offers.
+  std::map<std::string, std::string> mounts;
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
   // As a program gets them: its own name first; "NAME=value".
@@ -51,7 +59,7 @@ struct FunctionConfig {
 // kInvalidArgument, naming the field.
 Result<void> check_config(const FunctionConfig& config);
 
-// {"timeout_ms": .., "memory_max_bytes": .., "output_max_bytes": .., "env": {..}, "args": [..]}
+// {"timeout_ms": .., "memory_max_bytes": .., "output_max_bytes": .., "env": {..}, "args": [..], "mounts": {..} ...}
 std::string config_to_json(const FunctionConfig& config);
 // Fields that are missing keep the value they have in `base`; unknown ones are refused. The result is checked.
 Result<FunctionConfig> config_from_json(std::string_view json, FunctionConfig base = {});

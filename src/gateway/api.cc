@@ -41,6 +41,9 @@ constexpr Rule kRules[] = {
     {Endpoint::kCall, Verb::post, Scope::kCall, true},
     {Endpoint::kOperation, Verb::get, Scope::kPublish, false},
     {Endpoint::kSnapshots, Verb::get, Scope::kRead, false},
+    {Endpoint::kFiles, Verb::get, Scope::kRead, false},
+    {Endpoint::kFiles, Verb::put, Scope::kPublish, true},
+    {Endpoint::kFiles, Verb::delete_, Scope::kPublish, false},
 };
 
 std::string_view name_of(Verb method) {
@@ -141,12 +144,17 @@ std::variant<uint64_t, Response> Api::admit(Request& request) {
   }
   if (!rule->takes_body) return uint64_t{0};
   if (route.endpoint == Endpoint::kCall) return options_.call_input_bytes_max;
+  if (route.endpoint == Endpoint::kFiles) return options_.file_bytes_max;
   return route.endpoint == Endpoint::kFunction ? options_.module_bytes_max : kSmallBodyBytesMax;
 }
 
 void Api::handle(Request& request, Responder responder) {
   const Route& route = request.route;
   if (route.endpoint == Endpoint::kSnapshots) return snapshots(request, std::move(responder));
+  if (route.endpoint == Endpoint::kFiles && !options_.shared_files) {
+    return responder.respond(answer(request, problem(404, "this host has no shared files", request.path())));
+  }
+  if (route.endpoint == Endpoint::kFiles) return files(request, std::move(responder));
   if (route.name.empty()) return responder.respond(answer(request, get(request)));
   auto id = functions::FunctionId::make(route.tenant, route.name);
   if (!id) {

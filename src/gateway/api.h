@@ -14,6 +14,7 @@
 #include <variant>
 
 #include "functions/registry.h"
+#include "functions/shared_files.h"
 #include "gateway/access.h"
 #include "gateway/background.h"
 #include "gateway/call_log.h"
@@ -27,6 +28,8 @@ namespace spore::gateway {
 struct ApiOptions {
   uint64_t call_input_bytes_max = 64ull << 20;
   uint64_t module_bytes_max = 256ull << 20;
+  functions::SharedFiles* shared_files = nullptr;  // outlives the Api; null: /v1/files is unknown
+  uint64_t file_bytes_max = 256ull << 20;
   unsigned publish_threads = 2;
   size_t publish_queue_max = 64;
   unsigned catalogue_threads = 2;  // changes but publishing, and first loads
@@ -78,6 +81,7 @@ class Api final : public Application {
   Response list_snapshots(const SnapshotQuery& query);
   Response describe_snapshot(const SnapshotQuery& query);
 
+  void files(Request& request, Responder responder);
 
   // What a call's output is to its caller: the body as it is, or a CGI response.
   struct Output {

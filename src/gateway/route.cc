@@ -87,6 +87,13 @@ Route parse_route(std::string_view path) {
     if (!route.id.empty() && route.id.find('/') == std::string::npos) route.endpoint = Endpoint::kOperation;
     return route;
   }
+  if (constexpr std::string_view kFiles = "/v1/files/"; path.starts_with(kFiles)) {
+    std::string_view rest = path.substr(kFiles.size() - 1);
+    if (!decode(take_segment(rest), route.tenant) || route.tenant.empty()) return route;
+    if (!rest.empty() && !decode(rest.substr(1), route.rest)) return route;
+    route.endpoint = Endpoint::kFiles;
+    return route;
+  }
   constexpr std::string_view kFunctions = "/v1/functions", kSnapshots = "/v1/snapshots";
   const bool snapshots = path.starts_with(kSnapshots), web = path.starts_with(kWebPrefix);
   if (!snapshots && !web && !path.starts_with(kFunctions)) return route;

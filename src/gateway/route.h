@@ -24,6 +24,7 @@ enum class Endpoint : uint8_t {
   kCall,       // .../call
   kOperation,  // /v1/operations/ID
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
+  kFiles,      // /v1/files/TENANT[/PATH]
   kWeb,        // /fn/TENANT/NAME[@VERSION][/...]
 };
 
@@ -33,7 +34,8 @@ struct Route {
   std::string name;
   std::optional<uint64_t> version;
   std::string id;    // of an operation
-  std::string rest;  // kWeb: the path behind the name, as sent: "" or from a slash on
+  // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded.
+  std::string rest;
 };
 
 constexpr std::string_view kWebPrefix = "/fn/";

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "host/streams.h"
 #include "host/wasi_abi.h"
@@ -59,6 +61,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.environment = std::move(setup.environment);
   state.streams = setup.streams;
   state.limits = setup.limits;
+  state.local_layer = setup.local_layer;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;
 
@@ -67,8 +70,11 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStdout, setup.streams.out));
   state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStderr, setup.streams.err));
   for (auto& preopen : setup.preopens) {
-    UniqueFd fd(::open(preopen.host_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd.valid()) return fail_errno("open directory " + preopen.host_path);
+    UniqueFd fd;
+    if (preopen.source == Preopen::Source::kHost) {
+      fd = UniqueFd(::open(preopen.host_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!fd.valid()) return fail_errno("open directory " + preopen.host_path);
+    }
     Descriptor directory;
     directory.kind = Descriptor::Kind::kDirectory;
     directory.is_preopen = true;
@@ -77,6 +83,7 @@ Result<HostState> HostState::make(CallSetup setup) {
     directory.rights_base = wasi::rights::kDirectory;
     directory.rights_inheriting = wasi::rights::kAll;
     directory.fd = std::move(fd);
+    directory.source = preopen.source;
     directory.path = std::move(preopen.guest_path);
     directory.preopen = static_cast<uint32_t>(state.descriptors.size() - 3);
     state.descriptors.emplace_back(std::move(directory));
@@ -86,6 +93,24 @@ Result<HostState> HostState::make(CallSetup setup) {
 
 Descriptor* HostState::descriptor(uint32_t number) {
   return number < descriptors.size() && descriptors[number] ? &*descriptors[number] : nullptr;
+}
+
+int HostState::open(Descriptor& descriptor) {
+  if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return 0;
+  errno = 0;
+  if (descriptor.source == Preopen::Source::kLocalLayer) {
+    if (auto made = make_local_layer(local_layer)) descriptor.fd = std::move(*made);
+  } else if (const auto& files = call_files()) {
+    descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  } else {
+    return EPERM;
+  }
+  return descriptor.fd.valid() ? 0 : errno ? errno : EIO;
+}
+
+void HostState::close_all() {
+  descriptors.clear();
+  input_file = UniqueFd();
 }
 
 std::optional<uint32_t> HostState::add_descriptor(Descriptor descriptor) {

@@ -24,16 +24,21 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "faaslet/host_call.h"
+#include "host/call_files.h"
 
 namespace spore::host {
 
 enum class Access : uint8_t { kReadOnly, kReadWrite };
 
-// A directory of the host that the guest may see. A read-only one behaves like a read-only file system (EROFS).
+// A directory that the guest may see. A read-only one behaves like a read-only file system (EROFS).
 struct Preopen {
-  std::string host_path;
-  std::string guest_path;  // as the guest names it: "/", "/data", "."
-  Access access = Access::kReadOnly;
+  // What it shows: a directory of the host; the call's own layer; the call's input and output as files.
+  enum class Source : uint8_t { kHost, kLocalLayer, kCallFiles };
+
+  std::string host_path;              // kHost
+  std::string guest_path;             // as the guest names it: "/", "/data", "."
+  Access access = Access::kReadOnly;  // the local layer is kReadWrite, the call's files are kReadOnly
+  Source source = Source::kHost;
 };
 
 // Descriptors of this process for the guest's standard streams; -1: the buffer in HostState. They are borrowed, shared
@@ -55,6 +60,7 @@ struct CallSetup {
   std::vector<std::string> arguments;    // the first is the program's name; no NUL inside
   std::vector<std::string> environment;  // "NAME=value"; no NUL inside
   std::vector<Preopen> preopens;
+  LocalLayer local_layer;
   Bytes input;
   Streams streams;
   HostLimits limits;
@@ -75,8 +81,10 @@ struct Descriptor {
   uint64_t rights_base = 0;
   uint64_t rights_inheriting = 0;
   uint64_t offset = 0;
-  // kDirectory, kFile: ours. The standard streams have none; they are in Streams or in buffers.
+  // kDirectory, kFile: ours. The standard streams have none; they are in Streams or in buffers. Nor has a preopened
+  // directory of Spore's own until HostState::open() was asked for it: most calls never look.
   UniqueFd fd;
+  Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from
   // A preopened directory: its guest path. Others: the path below the preopened directory of number `preopen`.
   std::string path;
   uint32_t preopen = 0;
@@ -103,6 +111,9 @@ struct HostState {
   Streams streams;
   HostLimits limits;
 
+  LocalLayer local_layer;
+  UniqueFd input_file;  // the input once more, as a sealed file, where the guest has opened it as one
+
   Bytes input;
   uint64_t input_offset = 0;   // how far the standard input has been read
   bool input_complete = true;  // false: a stream that has not been read whole into `input`
@@ -125,6 +136,10 @@ struct HostState {
 
   // The open descriptor of that number, or null.
   Descriptor* descriptor(uint32_t number);
+  // Sees to it that its `fd` is there. The kernel's error, else 0.
+  int open(Descriptor& descriptor);
+  // Closes everything that the guest had open, its local layer with it.
+  void close_all();
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 

@@ -49,6 +49,7 @@ Result<std::shared_ptr<const ProtoFaaslet>> run_initialisers(const std::shared_p
   CallSetup setup;
   setup.arguments = std::move(options.arguments);
   setup.environment = std::move(options.environment);
+  setup.preopens = std::move(options.preopens);
   setup.limits.log_bytes_max = kLogBytesMax;
   ASSIGN_OR_RETURN(auto host_state, HostState::make(std::move(setup)));
   ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());

@@ -19,6 +19,7 @@ struct InitialiseOptions {
   std::string name;                    // of the function, for the log
   std::vector<std::string> arguments;  // CallSetup's
   std::vector<std::string> environment;
+  std::vector<Preopen> preopens;  // what the libc learns of them at its start stays in the image
   std::chrono::milliseconds timeout{10'000};
 };
 

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,7 @@ std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Byt
   if ((directory->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
   auto text = read_path(call, path, len);
   if (!text) return std::unexpected(text.error());
+  if (const int error = state_of(call).open(*directory)) return std::unexpected(errno_of(error));
   return Place{directory, std::move(*text)};
 }
 
@@ -99,7 +101,8 @@ std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_g
   return out;
 }
 
-std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags) {
+// `writable`: the inode of a file that can be written in a read-only place nevertheless; it is opened as a name only.
+std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags, ino_t writable) {
   if (!place.read_only()) return open_beneath(place.fd(), place.path, flags.host, 0666);
   // As on a file system that is mounted read-only: what exists can be opened for reading.
   auto opened = flags.writes ? open_beneath(place.fd(), place.path, O_PATH | (flags.host & O_NOFOLLOW))
@@ -114,7 +117,48 @@ std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags) {
   if (!flags.writes) return opened;
   struct stat info;
   if (::fstat(opened->get(), &info) != 0) return std::unexpected(errno_of(errno));
+  if (writable != 0 && info.st_ino == writable) return opened;
   return std::unexpected(S_ISLNK(info.st_mode) ? Errno::kLoop : S_ISDIR(info.st_mode) ? Errno::kIsDir : Errno::kRofs);
+}
+
+// The input as a file: a copy that nobody can change, made once a call.
+std::expected<UniqueFd, Errno> open_input(HostState& state) {
+  if (!state.input_file.valid()) {
+    UniqueFd file(::memfd_create("input", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!file.valid()) return std::unexpected(errno_of(errno));
+    for (size_t done = 0; done < state.input.size();) {
+      const ssize_t wrote = ::write(file.get(), state.input.data() + done, state.input.size() - done);
+      if (wrote < 0) return std::unexpected(errno_of(errno));
+      done += static_cast<size_t>(wrote);
+    }
+    if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
+      return std::unexpected(errno_of(errno));
+    }
+    state.input_file = std::move(file);
+  }
+  UniqueFd out(::fcntl(state.input_file.get(), F_DUPFD_CLOEXEC, 0));
+  if (!out.valid()) return std::unexpected(errno_of(errno));
+  return out;
+}
+
+// Turns a descriptor of one of the two names of the call's files into one of what it stands for.
+Errno open_call_file(HostState& state, ino_t inode, Rights base, bool writes, Descriptor& descriptor) {
+  const bool is_input = inode == call_files()->input;
+  if (is_input && writes) return Errno::kRofs;
+  descriptor.fd = UniqueFd();
+  descriptor.seekable = is_input && state.input_complete;
+  if (descriptor.seekable) {
+    auto file = open_input(state);
+    if (!file) return file.error();
+    descriptor.kind = Kind::kFile;
+    descriptor.fd = std::move(*file);
+    descriptor.rights_base = base & rights::kRegularFile & ~rights::kFdFilestatSetTimes;
+  } else {  // a stream, of which there is only one: what is written appends to what was written before
+    descriptor.kind = is_input ? Kind::kStdin : Kind::kStdout;
+    descriptor.file_type = 0;
+    descriptor.rights_base = base & rights::kStream & ~(is_input ? rights::kFdWrite : rights::kFdRead);
+  }
+  return Errno::kSuccess;
 }
 
 }  // namespace
@@ -132,6 +176,9 @@ Status path_filestat_get(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, ui
   if (!opened) return opened.error();
   struct stat info;
   if (::fstat(opened->get(), &info) != 0) return errno_of(errno);
+  if (place->directory->source == Preopen::Source::kCallFiles && info.st_ino == call_files()->input) {
+    info.st_size = static_cast<off_t>(state_of(call).input.size());
+  }
   return stat.copy_out(GuestMemory(call), filestat_of(info)) ? Errno::kSuccess : Errno::kFault;
 }
 
@@ -185,7 +232,9 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   descriptor.path = std::move(*name);
   descriptor.preopen = place->directory->preopen;
   descriptor.access = place->directory->access;
-  auto fd_opened = open_place(*place, *flags);
+  descriptor.source = place->directory->source;
+  const bool is_call_files = descriptor.source == Preopen::Source::kCallFiles;
+  auto fd_opened = open_place(*place, *flags, is_call_files ? call_files()->output : 0);
   if (!fd_opened) return fd_opened.error();
   struct stat info;
   if (::fstat(fd_opened->get(), &info) != 0) return errno_of(errno);
@@ -200,6 +249,10 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
     descriptor.kind = Kind::kFile;
     descriptor.seekable = S_ISREG(info.st_mode);
     descriptor.rights_base = base & (descriptor.seekable ? rights::kRegularFile : rights::kStream);
+    if (is_call_files) {
+      const Errno error = open_call_file(state, info.st_ino, base, flags->writes, descriptor);
+      if (error != Errno::kSuccess) return error;
+    }
   }
   const auto number = state.add_descriptor(std::move(descriptor));
   if (!number) return Errno::kMfile;

@@ -74,6 +74,7 @@ std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed) {
   Descriptor* descriptor = state.descriptor(fd);
   if (!descriptor) return std::unexpected(Errno::kBadf);
   if ((descriptor->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
+  if (const int error = state.open(*descriptor)) return std::unexpected(errno_of(error));
   return descriptor;
 }
 

@@ -270,6 +270,8 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
   std::ranges::move(job.request.arguments, std::back_inserter(setup.arguments));
   setup.environment = config.environment();
   std::ranges::move(job.request.environment, std::back_inserter(setup.environment));
+  ASSIGN_OR_RETURN(setup.preopens, file_view(function.id, config, options_.file_roots));
+  setup.local_layer = {.bytes_max = config.local_bytes_max, .files_max = config.local_files_max};
   setup.input = std::move(job.request.input);
   setup.limits.output_bytes_max = config.output_max_bytes;
   setup.limits.log_bytes_max = options_.log_bytes_max;
@@ -329,6 +331,7 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.output = std::move(state.output);
   result.log = std::move(state.log);
   result.log_truncated = state.log_truncated;
+  state.close_all();
   return result;
 }
 

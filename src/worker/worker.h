@@ -34,6 +34,7 @@
 #include "faaslet/seat.h"
 #include "host/run.h"
 #include "worker/call.h"
+#include "worker/file_view.h"
 #include "worker/pool.h"
 
 namespace spore::worker {
@@ -47,6 +48,7 @@ struct WorkerOptions {
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
   PoolOptions pool;
+  FileRoots file_roots;
 };
 
 struct WorkerStats {
