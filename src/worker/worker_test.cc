@@ -293,6 +293,9 @@ TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
   wait_until_running(pool.worker, 1);
   const auto echo = function(kEcho), other = function(kEcho, {}, "other");
   EXPECT_EQ(call(pool, request(other, std::string(101, 'x'))).status, CallStatus::kQueueFull);
+  CallRequest with_variables = request(other, std::string(50, 'x'));
+  with_variables.environment = {std::string(25, 'x'), std::string(26, 'x')};
+  EXPECT_EQ(call(pool, std::move(with_variables)).status, CallStatus::kQueueFull);
   auto one = start(pool.worker, request(echo)), two = start(pool.worker, request(echo));
   EXPECT_EQ(call(pool, request(echo)).status, CallStatus::kTenantQueueFull);
   auto three = start(pool.worker, request(other));
