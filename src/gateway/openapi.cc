@@ -28,6 +28,9 @@ std::string_view openapi() {
           "timeout_ms": {"type": "integer", "minimum": 1, "maximum": 3600000, "default": 30000},
           "memory_max_bytes": {"type": "integer", "maximum": 4294967296, "default": 1073741824},
           "output_max_bytes": {"type": "integer", "maximum": 1073741824, "default": 67108864},
+          "local_bytes_max": {"type": "integer", "maximum": 4294967296, "default": 67108864, "description": "Of files that a call writes; 0: none"},
+          "local_files_max": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 4096},
+          "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
           "args": {"type": "array", "items": {"type": "string"}}
         }
@@ -174,6 +177,27 @@ std::string_view openapi() {
           "504": {"$ref": "#/components/responses/Problem"}
         }
       }
+    },
+    "/v1/files/{tenant}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}],
+      "get": {"summary": "List the files that a tenant shares with its functions",
+              "parameters": [
+                {"name": "below", "in": "query", "schema": {"type": "string"}, "description": "A directory"},
+                {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+                {"name": "cursor", "in": "query", "schema": {"type": "string"}}],
+              "responses": {"200": {"description": "`files` by path; `cursor` where there are more"}}}
+    },
+    "/v1/files/{tenant}/{path}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"},
+                     {"name": "path", "in": "path", "required": true, "schema": {"type": "string"}, "description": "May hold slashes"}],
+      "get": {"summary": "A shared file", "responses": {"200": {"description": "Its bytes"}, "404": {"$ref": "#/components/responses/Problem"}}},
+      "put": {"summary": "Publish a shared file, or replace it as a whole",
+              "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+              "responses": {"200": {"description": "Replaced"}, "201": {"description": "New"}, "400": {"$ref": "#/components/responses/Problem"},
+                            "409": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+                            "503": {"$ref": "#/components/responses/Problem"}}},
+      "delete": {"summary": "Remove a shared file; who has it open keeps it",
+                 "responses": {"204": {"description": "Removed"}, "404": {"$ref": "#/components/responses/Problem"}}}
     },
     "/v1/snapshots": {
       "get": {
