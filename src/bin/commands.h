@@ -8,6 +8,8 @@ namespace spore::bin {
 
 void add_serve(CLI::App& app, int& exit_code);     // serve.cc
 void add_run(CLI::App& app, int& exit_code);       // run.cc
+void add_new(CLI::App& app, int& exit_code);       // new.cc
+void add_build(CLI::App& app, int& exit_code);     // build.cc
 void add_compile(CLI::App& app, int& exit_code);   // compile.cc
 void add_client(CLI::App& app, int& exit_code);    // client.cc: publish call ls rm versions rollback logs describe
 void add_files(CLI::App& app, int& exit_code);     // files.cc: files put, get, ls, rm

@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
   spore::bin::add_files(app, exit_code);
   spore::bin::add_snapshot(app, exit_code);
   spore::bin::add_run(app, exit_code);
+  spore::bin::add_new(app, exit_code);
+  spore::bin::add_build(app, exit_code);
   spore::bin::add_compile(app, exit_code);
   try {
     app.parse(argc, argv);
