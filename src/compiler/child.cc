@@ -171,17 +171,20 @@ bool drain_progress(int fd, const Progress& progress, uint8_t& last) {
   }
 }
 
-// The last line that the child said before it died, as far as it can be shown.
-std::string last_words(int fd) {
-  auto text = read_memfd(fd, kMessageBytesMax);
-  if (!text) return "";
-  std::string out(as_text(*text));
+// What the child said before it died.
+std::string words_in(int fd) {
+  const auto text = read_memfd(fd, kMessageBytesMax);
+  return text ? std::string(as_text(*text)) : "";
+}
+
+// The last line of it, as far as it can be shown, after ": ".
+std::string last_line(std::string out) {
   while (!out.empty() && (out.back() == '\n' || out.back() == ' ')) out.pop_back();
   if (const auto line = out.rfind('\n'); line != std::string::npos) out.erase(0, line + 1);
   if (out.size() > 300) out.resize(300);
   for (char& c : out)
     if (static_cast<unsigned char>(c) < 32 || c == 127) c = ' ';
-  return out;
+  return out.empty() ? "" : ": " + out;
 }
 
 std::unexpected<Error> out_of_memory(const ChildLimits& limits) {
@@ -190,7 +193,6 @@ std::unexpected<Error> out_of_memory(const ChildLimits& limits) {
 }
 
 std::unexpected<Error> killed_by(int signal, const std::string& words, const ChildLimits& limits) {
-  const auto said = words.empty() ? std::string() : ": " + words;
   switch (signal) {
     case SIGXCPU:
       return fail(ErrorCode::kResourceExhausted,
@@ -205,7 +207,7 @@ std::unexpected<Error> killed_by(int signal, const std::string& words, const Chi
   for (const char* sign : {"out of memory", "bad_alloc", "Resource temporarily unavailable", "Cannot allocate memory"})
     if (words.find(sign) != std::string::npos) return out_of_memory(limits);
   return fail(ErrorCode::kInvalidModule,
-              "the compiler crashed on this module (signal " + std::to_string(signal) + ")" + said);
+              "the compiler crashed on this module (signal " + std::to_string(signal) + ")" + last_line(words));
 }
 
 }  // namespace
@@ -271,10 +273,10 @@ Result<Bytes> ChildCompiler::compile(ByteSpan wasm, const Options& options, cons
     return std::unexpected(parse_error(bytes));
   }
   if (end.si_code == CLD_EXITED && end.si_status == kExitOutOfMemory) return out_of_memory(limits_);
-  const auto words = last_words(messages.get());
+  const auto words = words_in(messages.get());
   if (end.si_code == CLD_EXITED)
-    return fail(ErrorCode::kInternal, "the compiler ended with exit code " + std::to_string(end.si_status) +
-                                          (words.empty() ? "" : ": " + words));
+    return fail(ErrorCode::kInternal,
+                "the compiler ended with exit code " + std::to_string(end.si_status) + last_line(words));
   if (stop.stop_requested()) return fail(ErrorCode::kUnavailable, "the compilation was given up");
   if (late)
     return fail(ErrorCode::kResourceExhausted,

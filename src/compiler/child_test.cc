@@ -80,7 +80,7 @@ void check_refusals() {
     for (;;) ::pause();
   }
   if (how == "hoard") {
-    (void)!::write(2, "first line\nLLVM ERROR: out of memory\n", 37);
+    (void)!::write(2, "first line\nLLVM ERROR: out of memory\nAllocation failed\n", 55);
     std::abort();
   }
   if (how == "flood") (void)!::ftruncate(kOutputFd, 1ll << 40);

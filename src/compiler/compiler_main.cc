@@ -1,6 +1,7 @@
 // The program spore-compiler: compiles one module under limits and ends. Started by ChildCompiler, never by hand; the
 // protocol is in compiler/child_protocol.h.
 #include <fcntl.h>
+#include <llvm/Support/ErrorHandling.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -48,6 +49,8 @@ int main(int argc, char** argv) {
   auto wasm = map_wasm();
   if (!wasm) leave_with(wasm.error());
   std::set_new_handler([] { leave(compiler::kExitOutOfMemory); });
+  // LLVM allocates by malloc too.
+  llvm::install_bad_alloc_error_handler([](void*, const char*, bool) { leave(compiler::kExitOutOfMemory); });
   const auto entered = compiler::enter_sandbox({.memory_bytes_max = request->memory_bytes_max,
                                                 .cpu_seconds_max = request->cpu_seconds_max,
                                                 .file_bytes_max = request->output_bytes_max,
