@@ -77,6 +77,16 @@ void print_stack(const faaslet::Trap& trap) {
   }
 }
 
+// What a call on a host has too: a layer of its own where no directory was given for "/", and /spore. Behind those that
+// were given, and only where this process can make them.
+void add_own_directories(std::vector<host::Preopen>& preopens) {
+  using Source = host::Preopen::Source;
+  if (!host::call_files()) return;
+  if (std::ranges::find(preopens, "/", &host::Preopen::guest_path) == preopens.end())
+    preopens.push_back({.guest_path = "/", .access = host::Access::kReadWrite, .source = Source::kLocalLayer});
+  preopens.push_back({.guest_path = "/spore", .source = Source::kCallFiles});
+}
+
 Result<int> run_module(const RunOptions& options) {
   ASSIGN_OR_RETURN(const auto directory, functions::UserCache::default_directory());
   ASSIGN_OR_RETURN(const auto cache, functions::UserCache::open(directory));
@@ -99,6 +109,7 @@ Result<int> run_module(const RunOptions& options) {
     ASSIGN_OR_RETURN(auto preopen, parse_directory(text));
     setup.preopens.push_back(std::move(preopen));
   }
+  add_own_directories(setup.preopens);
   setup.streams = {.in = 0, .out = 1, .err = 2};
 
   ASSIGN_OR_RETURN(const Bytes wasm, read_file(module, kModuleBytesMax));
