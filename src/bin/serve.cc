@@ -47,6 +47,7 @@ struct ServeOptions {
   uint64_t compiler_seconds_max = 600;
   unsigned publish_threads = 2;
   uint64_t input_mib_max = 64;
+  uint64_t web_body_mib_max = 64 << 10;
   uint64_t module_mib_max = 256;
   uint64_t memory_mib_max = 1'024;
   unsigned idle_timeout_ms = 60'000;
@@ -237,6 +238,7 @@ Result<void> serve(const ServeOptions& options) {
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   gateway::Api api(*registry, worker, std::move(access),
                    {.call_input_bytes_max = options.input_mib_max << 20,
+                    .web_bytes_max = options.web_body_mib_max << 20,
                     .module_bytes_max = options.module_mib_max << 20,
                     .shared_files = &shared_files,
                     .file_bytes_max = options.file_mib_max << 20,
@@ -316,6 +318,8 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1, 86'400));
   add("--publish-threads", options->publish_threads, "Publishes at once")->check(CLI::Range(1, 64));
   add("--input-mib", options->input_mib_max, "Largest input of a call")->check(CLI::Range(1, 1024));
+  add("--web-body-mib", options->web_body_mib_max, "Largest body of a request to a web handler")
+      ->check(CLI::Range(1, 1 << 30));
   add("--module-mib", options->module_mib_max, "Largest module")->check(CLI::Range(1, 1024));
   add("--memory-mib", options->memory_mib_max, "Of all request bodies and unsent responses together")
       ->check(CLI::Range(1, 1 << 20));

@@ -7,6 +7,7 @@
 #include "gateway/cgi.h"
 #include "gateway/openapi.h"
 #include "gateway/problem.h"
+#include "gateway/web_streams.h"
 
 namespace spore::gateway {
 using nlohmann::json;
@@ -107,14 +108,17 @@ std::optional<Response> Api::admit_at(const Request& request) const {
   return std::nullopt;
 }
 
-std::variant<uint64_t, Response> Api::admit(Request& request) {
+std::variant<BodyRule, Response> Api::admit(Request& request) {
   request.route = parse_route(request.path());
   const Route& route = request.route;
   const auto refuse = [&](Response response) { return answer(request, std::move(response)); };
   if (auto refusal = admit_at(request)) return refuse(std::move(*refusal));
   if (route.endpoint == Endpoint::kWeb) {
     if (auto refusal = access_.check(request, Scope::kCall, route.tenant)) return refuse(std::move(*refusal));
-    if (!draining_.load(std::memory_order_relaxed)) return options_.call_input_bytes_max;
+    if (!draining_.load(std::memory_order_relaxed)) {
+      if (!server_) return BodyRule(options_.call_input_bytes_max);
+      return BodyRule(options_.web_bytes_max, options_.web_held_bytes_max);
+    }
     return refuse(problem(503, "draining", "The host is shutting down", "", request.path()));
   }
   const Verb method = request.method == Verb::head ? Verb::get : request.method;
@@ -142,7 +146,7 @@ std::variant<uint64_t, Response> Api::admit(Request& request) {
   if (works && draining_.load(std::memory_order_relaxed)) {
     return refuse(problem(503, "draining", "The host is shutting down", "", request.path()));
   }
-  if (!rule->takes_body) return uint64_t{0};
+  if (!rule->takes_body) return BodyRule(0);
   if (route.endpoint == Endpoint::kCall) return options_.call_input_bytes_max;
   if (route.endpoint == Endpoint::kFiles) return options_.file_bytes_max;
   return route.endpoint == Endpoint::kFunction ? options_.module_bytes_max : kSmallBodyBytesMax;
@@ -210,6 +214,18 @@ Response Api::operation(const Request& request) {
 
 // ---- calls ----------------------------------------------------------------------------------------------------------
 
+struct Api::Pending {
+  worker::CallRequest call;
+  Output output;
+  uint64_t input_bytes = 0;
+  MemoryBudget::Share input_share;
+  // Who gets the answer: one of the two.
+  std::optional<Responder> responder;
+  std::shared_ptr<WebStreams> streams;
+
+  Responder& answers() { return streams ? streams->responder() : *responder; }
+};
+
 void Api::call(Request& request, functions::FunctionId id, Responder responder) {
   const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
   worker::CallRequest call;
@@ -229,60 +245,92 @@ void Api::call(Request& request, functions::FunctionId id, Responder responder) 
       call.timeout = std::chrono::milliseconds(*ms);
     }
   }
-  begin_call(request, std::move(id), std::move(call), {}, std::move(responder));
+  Pending pending{.call = std::move(call), .responder = std::move(responder)};
+  pending.input_share = std::move(request.body_share);
+  begin_call(request, std::move(id), std::move(pending));
 }
 
 void Api::web(Request& request, functions::FunctionId id, Responder responder) {
   auto environment = cgi_environment(request, access_.has_keys() ? KeyIs::kInRequest : KeyIs::kNotNeeded);
   if (!environment) return responder.respond(answer(request, problem_of(environment.error(), request.path())));
-  worker::CallRequest call;
-  call.environment = std::move(*environment);
-  begin_call(request, std::move(id), std::move(call),
-             {.is_cgi = true, .method = request.method, .listener = request.listener}, std::move(responder));
+  Pending pending;
+  pending.output = {.is_cgi = true, .method = request.method, .listener = request.listener};
+  pending.call.environment = std::move(*environment);
+  if (!server_) {
+    pending.responder.emplace(std::move(responder));
+    return begin_call(request, std::move(id), std::move(pending));
+  }
+  const worker::CallId call = pending.call.id;
+  const bool sandboxed = request.listener == Listener::kAll;
+  // A body that is streamed keeps its share: more of it is to come.
+  if (request.body_stream.valid()) {
+    responder.when_gone([this, call] { worker_.cancel(call); });
+  } else {
+    pending.input_share = std::move(request.body_share);
+  }
+  pending.streams = std::make_shared<WebStreams>(std::move(request.body_stream), server_->memory(), request.method,
+                                                 std::move(responder), [call, sandboxed](Response& response) {
+                                                   if (sandboxed)
+                                                     response.add_field("Content-Security-Policy", kSandbox);
+                                                   response.add_field("Spore-Call-Id", call.text());
+                                                 });
+  pending.call.streams = pending.streams;
+  begin_call(request, std::move(id), std::move(pending));
 }
 
-void Api::begin_call(Request& request, functions::FunctionId id, worker::CallRequest call, Output output,
-                     Responder responder) {
-  const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
-  call.input = std::move(request.body);
+void Api::begin_call(Request& request, functions::FunctionId id, Pending pending) {
+  const auto refuse = [&](Pending& refused, Response response) {
+    refused.answers().respond(answer(request, std::move(response)));
+  };
+  if (!pending.streams || pending.streams->input() < 0) pending.call.input = std::move(request.body);
+  pending.input_bytes = pending.call.input.size();
   if (auto loaded = registry_.find_loaded(id, request.route.version)) {
-    return start_call(std::move(loaded), std::move(call), output, std::move(request.body_share), std::move(responder));
+    return start_call(std::move(loaded), std::move(pending));
   }
   // The first call after a start, or a function that does not exist. Loading may read a disk, even compile.
-  if (!registry_.describe(id)) return refuse(problem(404, "there is no function " + id.text(), request.path()));
-  auto shared = std::make_shared<Responder>(std::move(responder));
-  Background::Task task = [this, shared, id, output, call = std::move(call), share = std::move(request.body_share),
-                           version = request.route.version, path = std::string(request.path())]() mutable {
+  if (!registry_.describe(id))
+    return refuse(pending, problem(404, "there is no function " + id.text(), request.path()));
+  auto shared = std::make_shared<Pending>(std::move(pending));
+  Background::Task task = [this, shared, id, version = request.route.version,
+                           path = std::string(request.path())]() mutable {
     const auto began = std::chrono::steady_clock::now();
     auto loaded = registry_.load(id, version);
-    call.loading =
+    shared->call.loading =
         std::max(std::chrono::microseconds(1),
                  std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began));
     if (!loaded) {
       metrics_.count_response(status_of(loaded.error().code));
-      return shared->respond(problem_of(loaded.error(), path));
+      return shared->answers().respond(problem_of(loaded.error(), path));
     }
-    start_call(std::move(*loaded), std::move(call), output, std::move(share), std::move(*shared));
+    start_call(std::move(*loaded), std::move(*shared));
   };
-  if (!catalogue_.try_submit(task)) {
-    shared->respond(answer(request, problem(503, "too many functions are being loaded", request.path())));
+  if (!catalogue_.try_submit(task))
+    refuse(*shared, problem(503, "too many functions are being loaded", request.path()));
+}
+
+void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, Pending pending) {
+  worker::CallRequest call = std::move(pending.call);
+  call.function = function;
+  worker_.submit(std::move(call), [this, function = std::move(function),
+                                   pending = std::move(pending)](worker::CallResult result) mutable {
+    pending.input_share.release();
+    end_call(std::move(result), *function, pending);
+  });
+}
+
+void Api::end_call(worker::CallResult result, const functions::LoadedFunction& function, Pending& pending) {
+  const unsigned streamed = pending.streams ? pending.streams->status() : 0;
+  const bool complete = result.status == worker::CallStatus::kOk;
+  Response response = response_of(std::move(result), function, pending.output, pending.input_bytes, streamed);
+  if (streamed) {
+    pending.answers().end_body(complete);
+  } else {
+    pending.answers().respond(std::move(response));
   }
 }
 
-void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call, Output output,
-                     MemoryBudget::Share input_share, Responder responder) {
-  const uint64_t input_bytes = call.input.size();
-  call.function = function;
-  worker_.submit(std::move(call),
-                 [this, function = std::move(function), output, input_bytes, share = std::move(input_share),
-                  responder = std::move(responder)](worker::CallResult result) mutable {
-                   share.release();
-                   responder.respond(response_of(std::move(result), *function, output, input_bytes));
-                 });
-}
-
 Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
-                          uint64_t input_bytes) {
+                          uint64_t input_bytes, unsigned streamed) {
   metrics_.count_call(result);
   Response response;
   CallLogEntry entry{
@@ -296,9 +344,14 @@ Response Api::response_of(worker::CallResult result, const functions::LoadedFunc
       .queued = result.queued,
       .duration = result.duration,
       .input_bytes = input_bytes,
-      .output_bytes = result.output.size(),
+      .output_bytes = result.output.size() + result.output_streamed,
       .log = std::move(result.log),
       .log_truncated = result.log_truncated};
+  if (streamed) {
+    call_log_.add(std::move(entry));
+    metrics_.count_response(streamed);
+    return response;
+  }
   if (result.status == worker::CallStatus::kOk && output.is_cgi) {
     if (auto parsed = parse_cgi_answer(std::move(result.output), output.method)) {
       response = std::move(*parsed);

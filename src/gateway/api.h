@@ -27,6 +27,8 @@ namespace spore::gateway {
 
 struct ApiOptions {
   uint64_t call_input_bytes_max = 64ull << 20;
+  uint64_t web_held_bytes_max = 256 << 10;  // of the body of a web request; what is larger is streamed
+  uint64_t web_bytes_max = 64ull << 30;     // of such a stream
   uint64_t module_bytes_max = 256ull << 20;
   functions::SharedFiles* shared_files = nullptr;  // outlives the Api; null: /v1/files is unknown
   uint64_t file_bytes_max = 256ull << 20;
@@ -43,7 +45,7 @@ class Api final : public Application {
   ~Api() override { finish(); }
 
   // The server that this answers for; before its first request.
-  void serve(const Server& server) { server_ = &server; }
+  void serve(Server& server) { server_ = &server; }
   // From now on calls and changes are refused, and /readyz says so.
   void drain() { draining_.store(true, std::memory_order_relaxed); }
   // Publishes and changes that wait or run.
@@ -52,7 +54,7 @@ class Api final : public Application {
   // are the worker's affair.
   void finish();
 
-  std::variant<uint64_t, Response> admit(Request& request) override;
+  std::variant<BodyRule, Response> admit(Request& request) override;
   void handle(Request& request, Responder responder) override;
   Response error(unsigned status, std::string_view detail) override;
 
@@ -91,13 +93,15 @@ class Api final : public Application {
   };
   void call(Request& request, functions::FunctionId id, Responder responder);
   void web(Request& request, functions::FunctionId id, Responder responder);
+  // A call with all that its answer takes.
+  struct Pending;
   // Loads the function first where it has to be.
-  void begin_call(Request& request, functions::FunctionId id, worker::CallRequest call, Output output,
-                  Responder responder);
-  void start_call(std::shared_ptr<const functions::LoadedFunction> function, worker::CallRequest call, Output output,
-                  MemoryBudget::Share input_share, Responder responder);
+  void begin_call(Request& request, functions::FunctionId id, Pending pending);
+  void start_call(std::shared_ptr<const functions::LoadedFunction> function, Pending pending);
+  void end_call(worker::CallResult result, const functions::LoadedFunction& function, Pending& pending);
+  // `streamed`: the status that the client has got already, with the beginning of the answer; 0: none.
   Response response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
-                       uint64_t input_bytes);
+                       uint64_t input_bytes, unsigned streamed);
   std::optional<Response> admit_at(const Request& request) const;
 
   void publish(Request& request, functions::FunctionId id, Responder responder);
@@ -110,7 +114,7 @@ class Api final : public Application {
   worker::Worker& worker_;
   const Access access_;
   const ApiOptions options_;
-  const Server* server_ = nullptr;
+  Server* server_ = nullptr;
   std::atomic<bool> draining_{false};
   std::stop_source stop_publishing_;
   Metrics metrics_;

@@ -192,38 +192,64 @@ Result<size_t> parse_header(std::string_view text, Header& header) {
   }
 }
 
-}  // namespace
+// The header at the beginning of an output, made into a response without a body.
+struct Parsed {
+  Response response;
+  std::optional<uint64_t> content_length;
+  size_t body_begin = 0;
+  bool bodiless = false;
+};
 
-Result<Response> parse_cgi_answer(Bytes output, Verb method) {
+Result<Parsed> parse_head(std::string_view output) {
   if (output.empty()) return wrong("it is empty: there is no header");
   Header header;
-  ASSIGN_OR_RETURN(const size_t body_begin, parse_header(as_text(output), header));
+  Parsed out;
+  ASSIGN_OR_RETURN(out.body_begin, parse_header(output, header));
   if (!header.status && !header.has_type && !header.has_location) {
     return wrong("its header has none of Content-Type, Location and Status");
   }
-  Response response;
-  response.status = header.status.value_or(header.has_location ? 302 : 200);
-  const uint64_t body_bytes = output.size() - body_begin;
+  const unsigned status = header.status.value_or(header.has_location ? 302 : 200);
+  out.response.status = status;
+  out.response.fields = std::move(header.fields);
+  out.content_length = header.content_length;
+  out.bodiless = status == 204 || status == 205 || status == 304;
+  if (header.has_type || out.bodiless || output.size() == out.body_begin) out.response.content_type = {};
+  return out;
+}
+
+}  // namespace
+
+Result<Response> parse_cgi_answer(Bytes output, Verb method) {
+  ASSIGN_OR_RETURN(auto parsed, parse_head(as_text(output)));
+  Response response = std::move(parsed.response);
+  const uint64_t body_bytes = output.size() - parsed.body_begin;
   const bool is_head = method == Verb::head;
-  const bool bodiless = response.status == 204 || response.status == 205 || response.status == 304;
-  if (header.content_length && *header.content_length != body_bytes && !(body_bytes == 0 && (is_head || bodiless))) {
-    return wrong("its Content-Length is " + std::to_string(*header.content_length) + ", but its body has " +
-                 std::to_string(body_bytes) + " bytes");
+  const auto said = parsed.content_length;
+  if (said && *said != body_bytes && !(body_bytes == 0 && (is_head || parsed.bodiless))) {
+    return wrong("its Content-Length is " + std::to_string(*said) + ", but its body has " + std::to_string(body_bytes) +
+                 " bytes");
   }
-  response.fields = std::move(header.fields);
-  if (header.has_type || body_bytes == 0 || bodiless) response.content_type = {};
   if (is_head && body_bytes == 0) {
     // The length that the answer to a GET would have: only the guest can say.
-    response.length = header.content_length ? Response::Length::kInFields : Response::Length::kUnsaid;
-    if (header.content_length) response.add_field("Content-Length", std::to_string(*header.content_length));
+    response.length = said ? Response::Length::kInFields : Response::Length::kUnsaid;
+    if (said) response.add_field("Content-Length", std::to_string(*said));
   }
-  if (bodiless) {
+  if (parsed.bodiless) {
     output.clear();
   } else {
-    output.erase(output.begin(), output.begin() + static_cast<ptrdiff_t>(body_begin));
+    output.erase(output.begin(), output.begin() + static_cast<ptrdiff_t>(parsed.body_begin));
   }
   response.body = std::move(output);
   return response;
+}
+
+std::optional<CgiBeginning> parse_cgi_beginning(ByteSpan output, Verb method) {
+  auto parsed = parse_head(as_text(output));
+  if (!parsed || parsed->bodiless || method == Verb::head) return std::nullopt;
+  CgiBeginning out{std::move(parsed->response), parsed->content_length};
+  const ByteSpan body = output.subspan(parsed->body_begin);
+  out.response.body.assign(body.begin(), body.end());
+  return out;
 }
 
 }  // namespace spore::gateway

@@ -12,6 +12,7 @@
 // kCgiFieldsMax lines.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,14 @@ Result<std::vector<std::string>> cgi_environment(const Request& request, KeyIs k
 
 // `output` is the whole output of a call for a request of `method`. kInvalidArgument says what is wrong in it.
 Result<Response> parse_cgi_answer(Bytes output, Verb method);
+
+// `output` is how the output of a call begins; more follows, and goes out as it comes. The response has what is there
+// of the body; `content_length` is what the guest says that the whole body has. Nothing where the answer can only be
+// given at its end: it is malformed so far, or has no body.
+struct CgiBeginning {
+  Response response;
+  std::optional<uint64_t> content_length;
+};
+std::optional<CgiBeginning> parse_cgi_beginning(ByteSpan output, Verb method);
 
 }  // namespace spore::gateway

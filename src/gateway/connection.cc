@@ -1,7 +1,9 @@
 #include "gateway/connection.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
@@ -21,6 +23,14 @@ static_assert(kLargeBufferBytes > kHeaderBytesMax);
 constexpr uint64_t kDiscardBytesMax = 64 << 10;      // a refused body up to here is read, and the connection kept
 constexpr uint64_t kLingerBytesMax = 4ull << 30;     // of a refused body, read while its sender notices
 constexpr size_t kStreamUnsentBytesMax = 256 << 10;  // of events that a client has not read
+
+constexpr size_t kPipeBytes = 64 << 10;  // of a body on its way
+
+std::string chunk_head(size_t bytes) {
+  char text[24];
+  const int length = std::snprintf(text, sizeof(text), "%zx\r\n", bytes);
+  return {text, static_cast<size_t>(length)};
+}
 
 int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
@@ -47,8 +57,14 @@ void Connection::enter(Phase phase, unsigned timeout_ms) {
 }
 
 void Connection::sweep_at(int64_t now) {
-  if (now < deadline_ns_.load(std::memory_order_relaxed)) return;
+  const bool upload_late = now >= upload_deadline_ns_.load(std::memory_order_relaxed);
+  if (now < deadline_ns_.load(std::memory_order_relaxed) && !upload_late) return;
   const Phase phase = phase_.load(std::memory_order_relaxed);
+  if (upload_late && phase != Phase::kClosed) {
+    const std::lock_guard lock(close_mutex_);
+    if (!closed_) ::shutdown(socket_.native_handle(), SHUT_RDWR);
+    return;
+  }
   if (phase == Phase::kHandling || phase == Phase::kClosed) return;
   const std::lock_guard lock(close_mutex_);
   if (closed_) return;
@@ -76,6 +92,7 @@ void Connection::close() {
 // ---- reading --------------------------------------------------------------------------------------------------------
 
 void Connection::read() {
+  const std::lock_guard lock(close_mutex_);
   socket_.async_read_some(
       asio::buffer(buffer_ + end_, capacity_ - end_),
       [self = shared_from_this()](const error_code& error, size_t count) { self->on_read(error, count); });
@@ -105,7 +122,7 @@ void Connection::make_room() {
     end_ -= begin_;
     begin_ = 0;
   }
-  const bool wants_large = end_ == capacity_ || phase_.load(std::memory_order_relaxed) == Phase::kBody;
+  const bool wants_large = end_ == capacity_ || upload_ || phase_.load(std::memory_order_relaxed) == Phase::kBody;
   if (wants_large && large_buffer_.empty()) {
     large_buffer_.resize(kLargeBufferBytes);
     std::copy(buffer_, buffer_ + end_, large_buffer_.data());
@@ -130,13 +147,7 @@ bool Connection::parse_and_dispatch() {
       begin_ += parser_->put(asio::const_buffer(buffer_ + begin_, end_ - begin_), error);
       need_more = error == http::error::need_more;
       if (error && !need_more) {
-        if (parser_->refusal() == BodyRefusal::kTooLarge) {
-          return answer_and_close(server_.application_.error(413, "the body is larger than this endpoint accepts"));
-        }
-        if (parser_->refusal() == BodyRefusal::kNoMemory) {
-          return answer_and_close(
-              server_.application_.error(503, "the memory set aside for request bodies is all in use"));
-        }
+        if (parser_->refusal() != BodyRefusal::kNone) return answer_and_close(error_of_body(error));
         if (error == http::error::header_limit) {
           return answer_and_close(
               server_.application_.error(431, "the header is larger than 32 KiB, or has more than 128 fields"));
@@ -147,13 +158,14 @@ bool Connection::parse_and_dispatch() {
         if (error == http::error::bad_version) {
           return answer_and_close(server_.application_.error(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
         }
-        return answer_and_close(server_.application_.error(400, "malformed HTTP: " + error.message()));
+        return answer_and_close(error_of_body(error));
       }
     }
     if (parser_->is_header_done() && !header_decided_) {
       header_decided_ = true;
       if (!decide_on_header()) return false;
     }
+    if (is_upload_due()) return begin_upload();
     if (need_more && !parser_->is_done()) break;
   }
   if (parser_ && parser_->is_done()) {
@@ -182,6 +194,17 @@ bool Connection::parse_and_dispatch() {
   return false;
 }
 
+Response Connection::error_of_body(const error_code& error) {
+  switch (parser_->refusal()) {
+    case BodyRefusal::kTooLarge:
+      return server_.application_.error(413, "the body is larger than this endpoint accepts");
+    case BodyRefusal::kNoMemory:
+      return server_.application_.error(503, "the memory set aside for request bodies is all in use");
+    case BodyRefusal::kNone: break;
+  }
+  return server_.application_.error(400, "malformed HTTP: " + error.message());
+}
+
 // Of a connection that is gone already they stay empty.
 void Connection::fill_in_addresses() {
   error_code error;
@@ -202,7 +225,8 @@ bool Connection::decide_on_header() {
   if (request_.is_web() && request_.local_port == 0) fill_in_addresses();
   auto admitted = server_.application_.admit(request_);
   if (auto* response = std::get_if<Response>(&admitted)) return refuse(std::move(*response));
-  const uint64_t body_bytes_max = std::get<uint64_t>(admitted);
+  const uint64_t body_bytes_max = std::get<BodyRule>(admitted).bytes_max;
+  body_held_max_ = std::get<BodyRule>(admitted).held_max;
   if (parser_->is_done()) return true;
   if (request_.content_length.value_or(0) > body_bytes_max) {
     return refuse(server_.application_.error(413, "the body has " + std::to_string(*request_.content_length) +
@@ -252,7 +276,17 @@ bool Connection::handle() {
 // ---- writing --------------------------------------------------------------------------------------------------------
 
 void Connection::respond(Response response) {
-  sent_state_ = send_response(std::move(response));
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    if (upload_error_) response = std::move(*upload_error_);
+    upload_error_.reset();
+  }
+  conclude(send_response(std::move(response)));
+}
+
+// The response is all sent, waits for the client, or has failed: the owner goes on from there.
+void Connection::conclude(Sent sent) {
+  sent_state_ = sent;
   if (handover_.exchange(Handover::kResponded, std::memory_order_acq_rel) == Handover::kInHandle) return;
   // Not here: the next request must not begin inside what ended this one.
   asio::post(server_.io_, [self = shared_from_this()] {
@@ -300,12 +334,26 @@ bool Connection::go_on(Sent sent) {
       enter(Phase::kWriting, server_.options_.progress_timeout_ms);
       wait_writable();
       return false;
-    case Sent::kFailed: close(); return false;
+    case Sent::kFailed: {
+      {
+        // An upload that goes on uses the socket still, and finds it shut down.
+        const std::lock_guard lock(exchange_mutex_);
+        responded_ = true;
+        const std::lock_guard closing(close_mutex_);
+        if (uploading_ && !closed_) {
+          ::shutdown(socket_.native_handle(), SHUT_RDWR);
+          return false;
+        }
+      }
+      close();
+      return false;
+    }
   }
   return false;
 }
 
 void Connection::wait_writable() {
+  const std::lock_guard lock(close_mutex_);
   socket_.async_wait(asio::ip::tcp::socket::wait_write, [self = shared_from_this()](const error_code& error) {
     if (error) return self->close();
     if (self->go_on(self->flush())) self->advance();
@@ -315,6 +363,19 @@ void Connection::wait_writable() {
 bool Connection::finish_response() {
   body_ = {};
   body_share_.release();
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    gone_ = nullptr;
+    responded_ = true;
+    if (uploading_) {
+      // The client may still be sending what nobody wants any more; the upload goes on with the connection.
+      enter(Phase::kLinger, server_.options_.linger_ms);
+      const std::lock_guard closing(close_mutex_);
+      if (!closed_) ::shutdown(socket_.native_handle(), SHUT_WR);
+      return false;
+    }
+    responded_ = false;
+  }
   parser_.reset();
   request_.clear();
   if (close_after_) {
@@ -348,10 +409,239 @@ void Connection::on_linger(const error_code& error, size_t count) {
     buffer_ = large_buffer_.data();
     capacity_ = large_buffer_.size();
   }
+  const std::lock_guard lock(close_mutex_);
   socket_.async_read_some(asio::buffer(buffer_, capacity_),
                           [self = shared_from_this()](const error_code& read_error, size_t read_count) {
                             self->on_linger(read_error, read_count);
                           });
+}
+
+// ---- large bodies of requests ---------------------------------------------------------------------------------------
+
+bool Connection::is_upload_due() const {
+  if (!parser_->is_header_done() || parser_->is_done() || refusal_) return false;
+  return std::max<uint64_t>(request_.content_length.value_or(0), request_.body.size()) > body_held_max_;
+}
+
+bool Connection::begin_upload() {
+  int ends[2];
+  if (!request_.body_share.grow_to(server_.memory_, 2 * kPipeBytes) || ::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return answer_and_close(server_.application_.error(503, "the means for streamed bodies are all in use"));
+  }
+  request_.body_stream = UniqueFd(ends[0]);
+  upload_.emplace(server_.io_, ends[1]);
+  uploaded_ = 0;
+  parser_->pass_body_on();
+  keep_alive_ = false;
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    uploading_ = true;
+  }
+  enter(Phase::kHandling, 0);
+  handover_.store(Handover::kInHandle, std::memory_order_relaxed);
+  server_.application_.handle(request_, Responder(shared_from_this()));
+  auto expected = Handover::kInHandle;
+  if (!handover_.compare_exchange_strong(expected, Handover::kLeftHandle, std::memory_order_acq_rel)) {
+    {
+      const std::lock_guard lock(exchange_mutex_);
+      uploading_ = false;
+    }
+    upload_.reset();
+    return go_on(sent_state_);
+  }
+  go_on_uploading();
+  return false;
+}
+
+// Until the pipe is full, the client has sent nothing more, or the body is at its end.
+void Connection::go_on_uploading() {
+  upload_deadline_ns_.store(INT64_MAX, std::memory_order_relaxed);
+  while (true) {
+    switch (fill_upload_pipe()) {
+      case Sent::kAll: break;
+      case Sent::kFailed: return end_upload(true);  // nobody reads it: the call has ended
+      case Sent::kBlocked:
+        upload_->async_wait(asio::posix::stream_descriptor::wait_write,
+                            [self = shared_from_this()](const error_code& error) {
+                              error ? self->end_upload(true) : self->go_on_uploading();
+                            });
+        return;
+    }
+    if (parser_->is_done()) return end_upload(true);
+    if (begin_ == end_) break;
+    error_code error;
+    begin_ += parser_->put(asio::const_buffer(buffer_ + begin_, end_ - begin_), error);
+    if (error == http::error::need_more) {
+      if (request_.body.empty()) break;
+    } else if (error) {
+      return refuse_upload(error_of_body(error));
+    }
+  }
+  make_room();
+  upload_deadline_ns_.store(now_ns() + int64_t{server_.options_.progress_timeout_ms} * 1'000'000,
+                            std::memory_order_relaxed);
+  const std::lock_guard lock(close_mutex_);
+  socket_.async_read_some(
+      asio::buffer(buffer_ + end_, capacity_ - end_),
+      [self = shared_from_this()](const error_code& error, size_t count) { self->on_upload_read(error, count); });
+}
+
+// Moves what has been parsed into the pipe.
+Connection::Sent Connection::fill_upload_pipe() {
+  Bytes& body = request_.body;
+  while (uploaded_ < body.size()) {
+    const ssize_t count = ::write(upload_->native_handle(), body.data() + uploaded_, body.size() - uploaded_);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno == EAGAIN ? Sent::kBlocked : Sent::kFailed;
+    uploaded_ += static_cast<size_t>(count);
+  }
+  body.clear();
+  uploaded_ = 0;
+  return Sent::kAll;
+}
+
+void Connection::on_upload_read(const error_code& error, size_t count) {
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    if (responded_) uploading_ = false;
+  }
+  if (!uploading_) {  // only this thread makes it true or false
+    upload_deadline_ns_.store(INT64_MAX, std::memory_order_relaxed);
+    return error ? close() : on_linger({}, count);
+  }
+  if (error) return end_upload(false);
+  end_ += count;
+  go_on_uploading();
+}
+
+void Connection::end_upload(bool complete) {
+  upload_deadline_ns_.store(INT64_MAX, std::memory_order_relaxed);
+  if (complete) upload_.reset();
+  if (!complete) tell_gone();
+  const std::lock_guard lock(exchange_mutex_);
+  uploading_ = false;
+  const std::lock_guard closing(close_mutex_);
+  if (closed_) return;
+  if (!complete) ::shutdown(socket_.native_handle(), SHUT_RDWR);
+  // Else the response goes on with the connection.
+  if (responded_) asio::post(server_.io_, [self = shared_from_this()] { self->linger(); });
+}
+
+// What is wrong with the body is the answer, if none has begun; the call is over.
+void Connection::refuse_upload(Response response) {
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    uploading_ = false;
+    upload_error_ = std::move(response);
+    if (responded_) asio::post(server_.io_, [self = shared_from_this()] { self->linger(); });
+  }
+  tell_gone();
+}
+
+void Connection::tell_gone() {
+  std::function<void()> gone;
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    gone = std::exchange(gone_, nullptr);
+  }
+  // Not here: it may answer.
+  if (gone) asio::post(server_.io_, std::move(gone));
+}
+
+// ---- large bodies of responses --------------------------------------------------------------------------------------
+
+int Connection::begin_body(Response& response, std::optional<uint64_t> content_length) {
+  int ends[2];
+  if (content_length.value_or(UINT64_MAX) < response.body.size()) return -1;
+  body_share_.release();
+  if (!body_share_.grow_to(server_.memory_, response.body.size() + 2 * kPipeBytes)) return -1;
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return -1;
+  body_pipe_.emplace(server_.io_, ends[0]);
+  body_chunked_ = !content_length && request_.version != 10;
+  close_after_ = response.close || !keep_alive_ || server_.draining() || (!content_length && !body_chunked_);
+  response.length = Response::Length::kInFields;
+  if (content_length) response.add_field("Content-Length", std::to_string(*content_length));
+  if (body_chunked_) response.add_field("Transfer-Encoding", "chunked");
+  head_.clear();
+  write_head(response, request_.version, close_after_ ? KeepAlive::kNo : KeepAlive::kYes, head_);
+  body_ = std::move(response.body);
+  body_left_ = content_length;
+  if (body_left_) *body_left_ -= body_.size();
+  if (body_chunked_ && !body_.empty()) head_ += chunk_head(body_.size());
+  sent_ = 0;
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    body_writer_ = UniqueFd(ends[1]);
+    body_complete_ = false;
+  }
+  asio::post(server_.io_, [self = shared_from_this()] { self->go_on_with_body(self->flush()); });
+  return ends[1];
+}
+
+void Connection::end_body(bool complete) {
+  const std::lock_guard lock(exchange_mutex_);
+  body_complete_ = complete;
+  body_writer_.reset();
+}
+
+void Connection::go_on_with_body(Sent sent) {
+  bool waits = false, ended = false;
+  while (sent == Sent::kAll) {
+    sent = next_piece_of_body(waits, ended);
+    if (waits || ended) break;
+  }
+  if (sent == Sent::kFailed) {
+    body_pipe_.reset();
+    tell_gone();
+    return conclude(sent);
+  }
+  if (ended) {
+    body_pipe_.reset();
+    return conclude(sent);
+  }
+  enter(Phase::kStreaming, waits ? 0 : server_.options_.progress_timeout_ms);
+  const auto go_on = [self = shared_from_this()](const error_code& error) {
+    self->go_on_with_body(error ? Sent::kFailed : self->flush());
+  };
+  if (waits) {
+    body_pipe_->async_wait(asio::posix::stream_descriptor::wait_read, go_on);
+  } else {
+    const std::lock_guard lock(close_mutex_);
+    socket_.async_wait(asio::ip::tcp::socket::wait_write, go_on);
+  }
+}
+
+// Sends what is in the pipe. `waits`: that is nothing yet. `ended`: that was the end of it.
+Connection::Sent Connection::next_piece_of_body(bool& waits, bool& ended) {
+  const bool framed = body_chunked_ && !body_.empty();  // by a line behind what has been sent
+  body_.resize(kPipeBytes);
+  ssize_t count = -1;
+  do {
+    count = ::read(body_pipe_->native_handle(), body_.data(), body_.size());
+  } while (count < 0 && errno == EINTR);
+  body_.resize(static_cast<size_t>(std::max<ssize_t>(count, 0)));
+  if (framed) unfinished_chunk_ = true;
+  if (count < 0 && errno == EAGAIN) {
+    waits = true;
+    return Sent::kAll;
+  }
+  if (count < 0) return Sent::kFailed;
+  if (body_left_ && static_cast<uint64_t>(count) > *body_left_) return Sent::kFailed;
+  if (body_left_) *body_left_ -= static_cast<uint64_t>(count);
+  head_.clear();
+  sent_ = 0;
+  if (std::exchange(unfinished_chunk_, false)) head_ += "\r\n";
+  if (count > 0) {
+    if (body_chunked_) head_ += chunk_head(body_.size());
+    return flush();
+  }
+  {
+    const std::lock_guard lock(exchange_mutex_);
+    if (!body_complete_ || body_left_.value_or(0) > 0) return Sent::kFailed;
+  }
+  ended = true;
+  if (body_chunked_) head_ += "0\r\n\r\n";
+  return flush();
 }
 
 // ---- event streams --------------------------------------------------------------------------------------------------
@@ -427,6 +717,20 @@ bool EventStream::send(std::string_view event, std::string_view data) {
 void EventStream::finish() { connection_->stream_finish(); }
 
 // ---- responder ------------------------------------------------------------------------------------------------------
+
+int Responder::begin_body(Response& response, std::optional<uint64_t> content_length) {
+  return connection_->begin_body(response, content_length);
+}
+
+void Responder::end_body(bool complete) {
+  const auto connection = std::move(connection_);
+  connection->end_body(complete);
+}
+
+void Responder::when_gone(std::function<void()> gone) {
+  const std::lock_guard lock(connection_->exchange_mutex_);
+  connection_->gone_ = std::move(gone);
+}
 
 Responder::~Responder() {
   if (connection_) connection_->drop();

@@ -7,11 +7,21 @@
 // In every phase but kHandling and kStreaming exactly one asynchronous operation is pending; whoever handles it owns
 // the connection. In kHandling the owner is the Responder. Only sweep_at() and the members it uses are touched by
 // others.
+//
+// Large bodies go through pipes, and a request whose body does is handled while that still arrives. Then there are two
+// owners, each with one operation pending at most:
+//
+//   upload     client --socket--> parser --pipe--> who handles it      reading, and what belongs to it
+//   response   client <--socket-- chunks <--pipe-- (begin_body)        writing, and what belongs to it
+//
+// The one that ends last goes on with the connection, which then ends: such a connection is not used again.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -50,6 +60,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool parse_and_dispatch();
   // Both: whether parsing goes on.
   bool decide_on_header();
+  Response error_of_body(const boost::system::error_code& error);
   void fill_in_addresses();
   bool refuse(Response response);
   bool answer_and_close(Response response);
@@ -67,6 +78,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void wait_writable();
   void linger();
   void on_linger(const boost::system::error_code& error, size_t count);
+
+  // The upload's. What ends early ends the exchange: the pipe stays open, so that no cut body looks whole.
+  bool is_upload_due() const;
+  bool begin_upload();
+  void go_on_uploading();
+  Sent fill_upload_pipe();
+  void on_upload_read(const boost::system::error_code& error, size_t count);
+  void end_upload(bool complete);
+  void refuse_upload(Response response);
+
+  int begin_body(Response& response, std::optional<uint64_t> content_length);
+  void end_body(bool complete);
+  void go_on_with_body(Sent sent);
+  Sent next_piece_of_body(bool& waits, bool& ended);
+  void conclude(Sent sent);
+  void tell_gone();
 
   void begin_stream();
   bool stream_send(std::string_view text);
@@ -90,6 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool header_decided_ = false;
   bool keep_alive_ = true;
   int64_t phase_limit_ns_ = 0;  // kBody: when it ends in any case
+  uint64_t body_held_max_ = UINT64_MAX;
 
   std::string head_;
   Bytes body_;
@@ -104,8 +132,25 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::atomic<Phase> phase_{Phase::kIdle};
   std::atomic<int64_t> deadline_ns_{INT64_MAX};
   std::atomic<bool> timed_out_{false};
-  std::mutex close_mutex_;  // held while the socket's descriptor is closed or shut down
+  std::mutex close_mutex_;  // held while the socket is closed or shut down, and while operations on it begin
   bool closed_ = false;
+
+  // Bodies that are streamed. `upload_` and `uploaded_` are the upload's, `body_pipe_` and those below it the
+  // response's; `exchange_mutex_` guards the others.
+  std::optional<boost::asio::posix::stream_descriptor> upload_;
+  size_t uploaded_ = 0;  // of request_.body
+  std::atomic<int64_t> upload_deadline_ns_{INT64_MAX};
+  std::optional<boost::asio::posix::stream_descriptor> body_pipe_;
+  std::optional<uint64_t> body_left_;  // of an announced length
+  bool body_chunked_ = false;
+  bool unfinished_chunk_ = false;  // its line end goes before what comes next
+  std::mutex exchange_mutex_;
+  bool uploading_ = false;
+  bool responded_ = false;  // the response has been sent, while the upload goes on
+  std::optional<Response> upload_error_;  // to be answered in the place of what comes
+  UniqueFd body_writer_;
+  bool body_complete_ = false;
+  std::function<void()> gone_;
 
   // The event stream, guarded by its mutex.
   std::mutex stream_mutex_;

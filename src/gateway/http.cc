@@ -70,6 +70,7 @@ void Request::clear() {
   present = {};
   all_fields.clear();
   body = {};
+  body_stream.reset();
   body_share.release();
   route = {};
 }
@@ -198,7 +199,8 @@ size_t RequestParser::append(string_view bytes, error_code& ec) {
   Bytes& body = request_.body;
   const uint64_t needed = body.size() + bytes.size();
   if (needed > body.capacity()) {
-    const uint64_t announced = std::min(request_.content_length.value_or(0), needed + kReserveBytesMax);
+    const uint64_t announced =
+        passed_on_ ? 0 : std::min(request_.content_length.value_or(0), needed + kReserveBytesMax);
     uint64_t capacity = std::max({needed, announced, std::min(2 * uint64_t{body.capacity()}, body_bytes_max_)});
     // The announced length is exact: there is no use in growing past it.
     if (request_.content_length) capacity = std::min(capacity, std::max(needed, *request_.content_length));

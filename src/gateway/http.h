@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/fd.h"
 #include "gateway/memory_budget.h"
 #include "gateway/route.h"
 
@@ -61,6 +62,9 @@ struct Request {
   std::array<bool, static_cast<size_t>(Field::kCount)> present{};
   std::vector<std::pair<std::string, std::string>> all_fields;  // for web handlers: every one, as sent
   Bytes body;
+  // In the place of `body`, where that is too large to be held: a pipe that it comes through. It ends with the body, or
+  // never, where the client goes away before.
+  UniqueFd body_stream;
   Route route;                     // set when the request is admitted
   MemoryBudget::Share body_share;  // what the body holds of the gateway's memory
 
@@ -117,6 +121,8 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
 
   // Where body bytes go: appended up to `size_max`, each growth charged to `budget`.
   void take_body(uint64_t size_max, MemoryBudget& budget);
+  // From now on the owner empties Request::body as it goes: there is no use in room for the whole.
+  void pass_body_on() { passed_on_ = true; }
   // The body is read and thrown away, up to `size_max`.
   void discard_body(uint64_t size_max);
   BodyRefusal refusal() const { return refusal_; }
@@ -145,6 +151,7 @@ class RequestParser final : public boost::beast::http::basic_parser<true> {
   size_t fields_ = 0;
   bool header_seen_ = false;
   bool target_too_long_ = false;
+  bool passed_on_ = false;
   BodyRefusal refusal_ = BodyRefusal::kNone;
 };
 

@@ -33,7 +33,7 @@ struct Route {
   std::string tenant;  // percent-decoded, not checked further
   std::string name;
   std::optional<uint64_t> version;
-  std::string id;    // of an operation
+  std::string id;  // of an operation
   // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded.
   std::string rest;
 };

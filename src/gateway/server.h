@@ -78,8 +78,26 @@ class Responder {
   void respond(Response response);
   EventStream stream();
 
+  // In the place of respond(): `response` with the beginning of its body, and a descriptor that takes the rest of it,
+  // `content_length` bytes in all where that is given; it blocks where the client does not keep up, and writing fails
+  // once the client has gone away. Open until end_body(). -1, and `response` as it was: there are no means for it, and
+  // an answer is still to come.
+  int begin_body(Response& response, std::optional<uint64_t> content_length);
+  // Nothing is written any more. `complete` false: the client is told by a broken connection.
+  void end_body(bool complete);
+  // Has `gone` called, once, where the client goes away while one of the two bodies is being streamed. Before either
+  // is.
+  void when_gone(std::function<void()> gone);
+
  private:
   std::shared_ptr<Connection> connection_;
+};
+
+// How large a body may be, and from which size on it is not held but streamed: Request::body_stream.
+struct BodyRule {
+  BodyRule(uint64_t bytes_max, uint64_t held_max = UINT64_MAX) : bytes_max(bytes_max), held_max(held_max) {}
+  uint64_t bytes_max;
+  uint64_t held_max;
 };
 
 class Application {
@@ -88,8 +106,8 @@ class Application {
 
   // Of a request whose header has arrived: how large its body may be, or the answer at once (the body is not read).
   // Must not block.
-  virtual std::variant<uint64_t, Response> admit(Request& request) = 0;
-  // `request` is valid until this returns; its body may be moved from.
+  virtual std::variant<BodyRule, Response> admit(Request& request) = 0;
+  // `request` is valid until this returns; its body, or the stream of it, may be moved from.
   virtual void handle(Request& request, Responder responder) = 0;
   // For what never becomes a request: malformed, too large, too slow, refused.
   virtual Response error(unsigned status, std::string_view detail) = 0;
@@ -116,6 +134,8 @@ class Server {
   // Of the listener for web handlers alone; nothing where there is none.
   std::optional<uint16_t> web_port() const;
   ServerStats stats() const;
+  // What bodies and responses share. Outlives every request.
+  MemoryBudget& memory() { return memory_; }
 
  private:
   friend class Connection;

@@ -21,7 +21,7 @@ class Fake final : public Application {
   ~Fake() override {
     for (auto& thread : threads_) thread.join();
   }
-  std::variant<uint64_t, Response> admit(Request& request) override {
+  std::variant<BodyRule, Response> admit(Request& request) override {
     if (request.path() == "/refuse") return text_response(403, "text/plain", "no\n");
     return body_bytes_max;
   }

@@ -60,6 +60,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.arguments = std::move(setup.arguments);
   state.environment = std::move(setup.environment);
   state.streams = setup.streams;
+  state.call_streams = setup.call_streams;
   state.limits = setup.limits;
   state.local_layer = setup.local_layer;
   state.input = std::move(setup.input);
@@ -111,6 +112,8 @@ int HostState::open(Descriptor& descriptor) {
 void HostState::close_all() {
   descriptors.clear();
   input_file = UniqueFd();
+  streams = {};
+  call_streams = nullptr;
 }
 
 std::optional<uint32_t> HostState::add_descriptor(Descriptor descriptor) {
@@ -122,11 +125,26 @@ std::optional<uint32_t> HostState::add_descriptor(Descriptor descriptor) {
   return static_cast<uint32_t>(number);
 }
 
-std::optional<std::span<uint8_t>> HostState::extend_output(uint64_t size_bytes) {
-  if (output.size() > limits.output_bytes_max || size_bytes > limits.output_bytes_max - output.size()) {
+bool HostState::direct_output(uint64_t size_bytes, int& stream) {
+  stream = streams.out;
+  if (stream >= 0 && !call_streams) return true;  // the process's own
+  const uint64_t before = output_streamed + output.size();
+  if (before > limits.output_bytes_max || size_bytes > limits.output_bytes_max - before) {
     output_overflow = true;
-    return std::nullopt;
+    return false;
   }
+  if (stream < 0 && call_streams && output.size() + size_bytes > limits.output_held_max) {
+    const size_t held = output.size();
+    streams.out = stream = call_streams->begin_output(output);
+    if (stream >= 0)
+      output_streamed = held;
+    else
+      limits.output_held_max = UINT64_MAX;
+  }
+  return true;
+}
+
+std::span<uint8_t> HostState::extend_output(uint64_t size_bytes) {
   const size_t before = output.size();
   output.resize(before + size_bytes);
   return std::span(output).subspan(before);

@@ -49,9 +49,22 @@ struct Streams {
   int err = -1;
 };
 
+// Whoever wants input and output of a call as streams, where they are too large to be held. Asked on the thread that
+// runs the call, and not after the call has ended.
+class CallStreams {
+ public:
+  virtual ~CallStreams() = default;
+  // The guest wants the input whole, from the stream that it is: whether so many bytes of it may be held.
+  virtual bool hold_input(uint64_t bytes) = 0;
+  // The output is about to grow past HostLimits::output_held_max. A descriptor that takes it from here on, behind
+  // `so_far`, which is taken; or -1: it goes on to be held.
+  virtual int begin_output(Bytes& so_far) = 0;
+};
+
 struct HostLimits {
   uint64_t input_bytes_max = 64ull << 20;   // of a standard input that is read whole (input_size on a stream)
-  uint64_t output_bytes_max = 64ull << 20;  // of the output buffer; more ends the call, output_overflow is set
+  uint64_t output_bytes_max = 64ull << 20;  // of all output; more ends the call, output_overflow is set
+  uint64_t output_held_max = UINT64_MAX;    // of the output buffer, where there are CallStreams to take more
   uint64_t log_bytes_max = 1ull << 20;      // of the log buffer; more is dropped, and the log says so
   uint32_t descriptors_max = 1024;          // standard streams and preopened directories included
 };
@@ -63,6 +76,7 @@ struct CallSetup {
   LocalLayer local_layer;
   Bytes input;
   Streams streams;
+  CallStreams* call_streams = nullptr;  // outlives the call
   HostLimits limits;
 };
 
@@ -109,6 +123,7 @@ struct HostState {
   std::vector<std::string> environment;
   std::vector<std::optional<Descriptor>> descriptors;  // by the guest's number; empty: closed
   Streams streams;
+  CallStreams* call_streams = nullptr;
   HostLimits limits;
 
   LocalLayer local_layer;
@@ -118,6 +133,7 @@ struct HostState {
   uint64_t input_offset = 0;   // how far the standard input has been read
   bool input_complete = true;  // false: a stream that has not been read whole into `input`
   Bytes output;
+  uint64_t output_streamed = 0;  // bytes of it that have gone to `streams`, through call_streams
   bool output_overflow = false;  // the guest wrote more than limits.output_bytes_max, and was trapped for it
   Bytes log;
   bool log_truncated = false;
@@ -143,8 +159,11 @@ struct HostState {
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 
-  // Room for so many more bytes of output, to be filled at once; nothing, with output_overflow set, past the limit.
-  std::optional<std::span<uint8_t>> extend_output(uint64_t size_bytes);
+  // Before so many bytes are written to the output: the descriptor that takes them, or -1 for the buffer. False, with
+  // output_overflow set, where they are past the limit.
+  bool direct_output(uint64_t size_bytes, int& stream);
+  // Room in the buffer for so many more bytes of output, to be filled at once.
+  std::span<uint8_t> extend_output(uint64_t size_bytes);
   // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log,
   // once; it takes nothing more.
   std::span<uint8_t> extend_log(uint64_t size_bytes);

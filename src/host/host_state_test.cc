@@ -66,15 +66,71 @@ TEST(HostState, OutputEndsAtItsLimit) {
   CallSetup setup;
   setup.limits.output_bytes_max = 10;
   HostState state = make(std::move(setup));
-  EXPECT_TRUE(state.extend_output(0));
-  EXPECT_EQ(state.extend_output(4)->size(), 4u);
-  EXPECT_EQ(state.extend_output(6)->data(), state.output.data() + 4);
+  int stream = 0;
+  const auto may = [&](uint64_t bytes) { return state.direct_output(bytes, stream); };
+  EXPECT_TRUE(may(0));
+  EXPECT_EQ(stream, -1);
+  EXPECT_EQ(state.extend_output(4).size(), 4u);
+  EXPECT_TRUE(may(6));
+  EXPECT_EQ(state.extend_output(6).data(), state.output.data() + 4);
   EXPECT_FALSE(state.output_overflow);
-  EXPECT_TRUE(state.extend_output(0));
-  EXPECT_FALSE(state.extend_output(1));
+  EXPECT_TRUE(may(0));
+  EXPECT_FALSE(may(1));
   EXPECT_TRUE(state.output_overflow);
   EXPECT_EQ(state.output.size(), 10u);
-  EXPECT_FALSE(state.extend_output(UINT64_MAX));
+  EXPECT_FALSE(may(UINT64_MAX));
+}
+
+// Takes the output into descriptor 7, or does not.
+struct Taker : CallStreams {
+  explicit Taker(int fd) : stream(fd) {}
+  bool hold_input(uint64_t) override { return true; }
+  int begin_output(Bytes& so_far) override {
+    ++asked;
+    if (stream >= 0) taken = std::exchange(so_far, {});
+    return stream;
+  }
+  int stream;
+  int asked = 0;
+  Bytes taken;
+};
+
+TEST(HostState, OutputThatIsTooLargeToBeHeldGoesToAStream) {
+  Taker taker(7);
+  CallSetup setup;
+  setup.call_streams = &taker;
+  setup.limits.output_bytes_max = 10;
+  setup.limits.output_held_max = 4;
+  HostState state = make(std::move(setup));
+  int stream = 0;
+  EXPECT_TRUE(state.direct_output(4, stream));
+  EXPECT_EQ(stream, -1);
+  state.extend_output(4);
+  EXPECT_TRUE(state.direct_output(1, stream));
+  EXPECT_EQ(stream, 7);
+  EXPECT_EQ(taker.taken.size(), 4u);
+  state.output_streamed += 1;
+  EXPECT_TRUE(state.direct_output(5, stream));
+  EXPECT_FALSE(state.direct_output(6, stream));  // the limit is that of all of it
+  EXPECT_TRUE(state.output_overflow);
+  EXPECT_EQ(taker.asked, 1);
+}
+
+TEST(HostState, OutputThatNobodyTakesGoesOnToBeHeld) {
+  Taker taker(-1);
+  CallSetup setup;
+  setup.call_streams = &taker;
+  setup.limits.output_bytes_max = 10;
+  setup.limits.output_held_max = 4;
+  HostState state = make(std::move(setup));
+  int stream = 0;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(state.direct_output(5, stream));
+    EXPECT_EQ(stream, -1);
+    state.extend_output(5);
+  }
+  EXPECT_EQ(taker.asked, 1);
+  EXPECT_FALSE(state.direct_output(1, stream));
 }
 
 TEST(HostState, LogIsCutOffOnceAndSaysSo) {

@@ -37,6 +37,9 @@ HostResult complete_input(HostCall& call) {
       return call.trap(wasm::TrapKind::kHostCall,
                        "the input is larger than " + std::to_string(state.limits.input_bytes_max) + " bytes");
     }
+    if (state.call_streams && !state.call_streams->hold_input(state.input.size())) {
+      return call.trap(wasm::TrapKind::kHostCall, "the memory set aside for inputs is all in use");
+    }
     state.input_complete = result.count == 0;
   }
   return HostResult::kDone;
@@ -71,22 +74,26 @@ HostResult bad_page(HostCall& call) {
 
 HostResult write_whole(HostCall& call, Descriptor::Kind to, iovec bytes) {
   HostState& state = state_of(call);
-  const bool to_output = to == Descriptor::Kind::kStdout;
-  const int stream = to_output ? state.streams.out : state.streams.err;
-  if (stream >= 0) return write_to_stream(call, stream, bytes);
-  if (!to_output) {
+  if (to != Descriptor::Kind::kStdout) {
+    if (state.streams.err >= 0) return write_to_stream(call, state.streams.err, bytes);
     const auto room = state.extend_log(bytes.iov_len);
     if (!room.empty() && !faaslet::guarded_copy(room.data(), bytes.iov_base, room.size())) return bad_page(call);
     if (room.size() < bytes.iov_len) state.truncate_log();
     return HostResult::kDone;
   }
-  const size_t before = state.output.size();
-  const auto room = state.extend_output(bytes.iov_len);
-  if (!room) {
+  int stream = -1;
+  if (!state.direct_output(bytes.iov_len, stream)) {
     return call.trap(wasm::TrapKind::kHostCall,
                      "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
   }
-  if (bytes.iov_len > 0 && !faaslet::guarded_copy(room->data(), bytes.iov_base, bytes.iov_len)) {
+  if (stream >= 0) {
+    const HostResult result = write_to_stream(call, stream, bytes);
+    if (result == HostResult::kDone) state.output_streamed += bytes.iov_len;
+    return result;
+  }
+  const size_t before = state.output.size();
+  const auto room = state.extend_output(bytes.iov_len);
+  if (bytes.iov_len > 0 && !faaslet::guarded_copy(room.data(), bytes.iov_base, bytes.iov_len)) {
     state.output.resize(before);
     return bad_page(call);
   }

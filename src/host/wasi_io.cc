@@ -142,9 +142,9 @@ Status write_device(HostCall& call, Descriptor& device, const Buffers& buffers, 
 }
 
 // As a blocking write does it: the whole, however often the reader makes it wait. Short only where the guest asked not
-// to wait, or where an error follows.
+// to wait, or where an error follows. `written`: its bytes, once it does not park any more.
 Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, const Buffers& buffers,
-                    GuestPtr<uint32_t> nwritten) {
+                    GuestPtr<uint32_t> nwritten, uint64_t& written) {
   PendingCall& pending = state_of(call).pending;
   uint64_t done = pending.active ? std::min(pending.bytes_done, buffers.size_bytes()) : 0;
   pending = {};
@@ -172,18 +172,26 @@ Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, co
     done += result.count;
     skip(result.count);
   }
+  written = done;
   return transferred(call, nwritten, done);
 }
 
-Status write_output(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+Status write_output(HostCall& call, const Descriptor& descriptor, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
   HostState& state = state_of(call);
-  const size_t before = state.output.size();
-  const auto room = state.extend_output(buffers.size_bytes());
-  if (!room) {
+  int stream = -1;
+  if (!state.direct_output(buffers.size_bytes(), stream)) {
     return call.trap(wasm::TrapKind::kHostCall,
                      "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
   }
-  if (!collect(buffers.list(), room->data(), room->size())) {
+  if (stream >= 0) {
+    uint64_t done = 0;
+    const Status status = write_stream(call, descriptor, stream, buffers, nwritten, done);
+    state.output_streamed += done;
+    return status;
+  }
+  const size_t before = state.output.size();
+  const auto room = state.extend_output(buffers.size_bytes());
+  if (!collect(buffers.list(), room.data(), room.size())) {
     state.output.resize(before);
     return Errno::kFault;
   }
@@ -243,14 +251,12 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
   Buffers buffers;
   if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
   switch (descriptor.kind) {
-    case Kind::kStdout:
+    case Kind::kStdout: return write_output(call, descriptor, buffers, nwritten);
     case Kind::kStderr: {
-      const int stream = stream_fd(state, descriptor.kind);
-      if (stream >= 0) {
-        return write_stream(call, descriptor, stream, buffers, nwritten);
-      }
-      return descriptor.kind == Kind::kStdout ? write_output(call, buffers, nwritten)
-                                              : write_log(call, buffers, nwritten);
+      uint64_t written = 0;
+      const int stream = state.streams.err;
+      return stream >= 0 ? write_stream(call, descriptor, stream, buffers, nwritten, written)
+                         : write_log(call, buffers, nwritten);
     }
     case Kind::kFile:
       return descriptor.seekable ? write_file_at(call, descriptor, buffers, nwritten)

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "faaslet/trap.h"
 #include "functions/function.h"
+#include "host/host_state.h"
 
 namespace spore::worker {
 
@@ -28,6 +29,12 @@ struct CallId {
   bool operator==(const CallId&) const = default;
 };
 
+// The streams of a call; they live until its `done` has been called.
+class StreamedCall : public host::CallStreams {
+ public:
+  virtual int input() const = 0;  // a descriptor in the place of CallRequest::input; -1: none
+};
+
 struct CallRequest {
   CallId id = CallId::random();
   std::shared_ptr<const functions::LoadedFunction> function;
@@ -36,6 +43,8 @@ struct CallRequest {
   std::optional<std::chrono::milliseconds> timeout;  // shortens the function's own, queueing included
   std::vector<std::string> arguments;                // behind the configured ones
   std::vector<std::string> environment;              // "NAME=value", behind the configured ones
+  // Where there is more of input or output than is to be held; null: both are held whole.
+  std::shared_ptr<StreamedCall> streams;
 };
 
 enum class CallStatus : uint8_t {
@@ -66,6 +75,7 @@ struct CallResult {
   CallStatus status = CallStatus::kOk;
   int32_t exit_code = 0;
   Bytes output;
+  uint64_t output_streamed = 0;  // bytes that went to a stream instead
   faaslet::Trap trap;
   Bytes log;
   bool log_truncated = false;

@@ -166,7 +166,7 @@ class FaasletPool {
   const std::function<std::optional<faaslet::Slot>()> reclaim_;
   Guarded<State> state_;
   Guarded<std::unordered_map<const faaslet::LoadedObject*, CachedProgram>> programs_;
-  std::condition_variable work_;       // the housekeeper's
+  std::condition_variable work_;  // the housekeeper's
   std::condition_variable slot_came_;
   std::thread housekeeper_;
 };

@@ -1,6 +1,12 @@
 #include "worker/worker.h"
 
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "host/run.h"
@@ -11,6 +17,8 @@ using std::chrono::duration_cast;
 using std::chrono::microseconds;
 
 namespace {
+
+constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go to a stream
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
@@ -54,7 +62,13 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
     : options_(std::move(options)),
       wake_(std::move(wake)),
       pool_(options_.pool, [this] { return reclaim_slot(); }),
-      watchdog_([this] { watchdog_loop(); }) {}
+      waits_(::epoll_create1(EPOLL_CLOEXEC)),
+      watchdog_wakes_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  CHECK(waits_.valid() && watchdog_wakes_.valid(), errno);
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};
+  CHECK(::epoll_ctl(waits_.get(), EPOLL_CTL_ADD, watchdog_wakes_.get(), &event) == 0, errno);
+  watchdog_ = std::thread([this] { watchdog_loop(); });
+}
 
 Worker::~Worker() {
   std::deque<Job> waiting;
@@ -63,8 +77,8 @@ Worker::~Worker() {
     auto state = state_.lock();
     CHECK(state->attachments.empty(), state->attachments.size());
     state->stopping = true;
-    watchdog_wakes_.notify_one();
   }
+  ::eventfd_write(watchdog_wakes_.get(), 1);
   watchdog_.join();
   {
     auto state = state_.lock();
@@ -170,6 +184,7 @@ bool Worker::cancel(const CallId& id) {
       if (found == parked->end()) continue;
       ended = std::move(found->second);
       parked->erase(found);
+      end_fd_wait(*state, *ended);
     }
   }
   if (!ended) return false;
@@ -274,6 +289,11 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
   setup.local_layer = {.bytes_max = config.local_bytes_max, .files_max = config.local_files_max};
   setup.input = std::move(job.request.input);
   setup.limits.output_bytes_max = config.output_max_bytes;
+  if (job.request.streams) {
+    setup.call_streams = job.request.streams.get();
+    setup.streams.in = job.request.streams->input();
+    setup.limits.output_held_max = kOutputHeldMax;
+  }
   setup.limits.log_bytes_max = options_.log_bytes_max;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
@@ -291,13 +311,14 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
 
 bool Worker::park(Attachment& here, Job& job) {
   const faaslet::Wait& wait = job.run->wait();
-  if (wait.fd >= 0) return false;  // the served kind of standard streams never waits for a descriptor
   job.ready_at = wait.deadline.value_or(Clock::time_point::max());
   bool more = false;
   {
     auto state = state_.lock();
     const auto& running = here.running_;
-    if (running.timed_out || running.cancelled || state->parked.size() + state->parked_outside.size() >= options_.parked_max) return false;
+    if (running.timed_out || running.cancelled) return false;
+    if (state->parked.size() + state->parked_outside.size() >= options_.parked_max) return false;
+    if (wait.fd >= 0 && !begin_fd_wait(*state, job, wait)) return false;
     here.seat_.end_call();
     here.running_.active = false;
     --state->running;
@@ -308,6 +329,34 @@ bool Worker::park(Attachment& here, Job& job) {
   }
   if (more) wake_();
   return true;
+}
+
+bool Worker::begin_fd_wait(State& state, Job& job, const faaslet::Wait& wait) {
+  const uint64_t number = state.last_fd_wait + 1;
+  epoll_event event{
+      .events = (wait.events & POLLIN ? EPOLLIN : 0u) | (wait.events & POLLOUT ? EPOLLOUT : 0u) | EPOLLONESHOT,
+      .data = {.u64 = number}};
+  if (::epoll_ctl(waits_.get(), EPOLL_CTL_ADD, wait.fd, &event) != 0) return false;
+  job.fd_wait = state.last_fd_wait = number;
+  state.fd_waits.emplace(number, job.wakes_at());
+  return true;
+}
+
+void Worker::end_fd_wait(State& state, Job& job) {
+  if (job.fd_wait == 0) return;
+  state.fd_waits.erase(std::exchange(job.fd_wait, 0));
+  ::epoll_ctl(waits_.get(), EPOLL_CTL_DEL, job.run->wait().fd, nullptr);
+}
+
+std::optional<Worker::Job> Worker::take_fd_wait(State& state, uint64_t number) {
+  const auto known = state.fd_waits.find(number);
+  if (known == state.fd_waits.end()) return std::nullopt;
+  for (Parked* parked : {&state.parked, &state.parked_outside}) {
+    const auto [begin, end] = parked->equal_range(known->second);
+    for (auto it = begin; it != end; ++it)
+      if (it->second.fd_wait == number) return std::move(parked->extract(it).mapped());
+  }
+  return std::nullopt;
 }
 
 CallResult Worker::finish(Job& job, host::CallResult ended) {
@@ -329,6 +378,7 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   }
   result.trap = std::move(ended.trap);
   result.output = std::move(state.output);
+  result.output_streamed = state.output_streamed;
   result.log = std::move(state.log);
   result.log_truncated = state.log_truncated;
   state.close_all();
@@ -366,12 +416,37 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
 void Worker::watch(State& state, Clock::time_point deadline) {
   if (deadline >= state.watching_until) return;
   state.watching_until = deadline;
-  watchdog_wakes_.notify_one();
+  ::eventfd_write(watchdog_wakes_.get(), 1);
+}
+
+// Sleeps until `until`, or until a parked call's descriptor is ready, or something changed. How many events there are.
+size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> events) {
+  timespec timeout{};
+  if (until != Clock::time_point::max()) {
+    const auto left = std::max(std::chrono::nanoseconds(0), std::chrono::nanoseconds(until - Clock::now()));
+    timeout.tv_sec = static_cast<time_t>(left.count() / 1'000'000'000);
+    timeout.tv_nsec = static_cast<long>(left.count() % 1'000'000'000);
+  }
+  const int count = ::epoll_pwait2(waits_.get(), events.data(), static_cast<int>(events.size()),
+                                   until == Clock::time_point::max() ? nullptr : &timeout, nullptr);
+  eventfd_t ignored;
+  ::eventfd_read(watchdog_wakes_.get(), &ignored);
+  return static_cast<size_t>(std::max(count, 0));
 }
 
 void Worker::watchdog_loop() {
+  std::array<epoll_event, 64> events;
+  size_t events_count = 0;
   auto state = state_.lock();
   while (!state->stopping) {
+    size_t ready = 0;
+    for (const epoll_event& event : std::span(events).first(std::exchange(events_count, 0))) {
+      auto job = take_fd_wait(*state, event.data.u64);
+      if (!job) continue;
+      end_fd_wait(*state, *job);
+      put_job(*state, std::move(*job), Place::kFirst);
+      ++ready;
+    }
     const auto now = Clock::now();
     auto next = Clock::time_point::max();
     for (Attachment* attachment : state->attachments) {
@@ -395,10 +470,10 @@ void Worker::watchdog_loop() {
         ++job;
       }
     }
-    size_t ready = 0;
     for (Parked* parked : {&state->parked, &state->parked_outside}) {
       while (!parked->empty() && parked->begin()->first <= now) {
         Job job = std::move(parked->extract(parked->begin()).mapped());
+        end_fd_wait(*state, job);
         if (job.deadline <= now) {
           late.push_back(std::move(job));
           continue;
@@ -417,11 +492,9 @@ void Worker::watchdog_loop() {
       state.lock().lock();
       continue;
     }
-    if (next == Clock::time_point::max()) {
-      watchdog_wakes_.wait(state.lock());
-    } else {
-      watchdog_wakes_.wait_until(state.lock(), next);
-    }
+    state.lock().unlock();
+    events_count = wait_for_events(next, events);
+    state.lock().lock();
   }
 }
 

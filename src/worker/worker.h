@@ -9,26 +9,30 @@
 // There are more attached threads than seats, so that however long guests compute, somebody is left for the other work.
 // Whoever attaches threads gives `wake`, which must make one of them call run_queued() soon.
 //
-// A call that waits (it sleeps, say) holds no seat meanwhile: it is parked, Faaslet and all, and goes back to the head
-// of the queue when what it waits for has come.
+// A call that waits (it sleeps, or a stream has nothing for it) holds no seat meanwhile: it is parked, Faaslet and all,
+// and goes back to the head of the queue when what it waits for has come.
 //
-// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up and answers calls
-// that waited too long. The queue is bounded, in all and for each tenant.
+// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up, answers calls
+// that waited too long, and waits for descriptors in the place of those that are parked. The queue is bounded, in all
+// and for each tenant.
 //
 // A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call
 // it goes back there. Where slots run out, calls that wait give up theirs and go on in another.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/guarded.h"
 #include "faaslet/faaslet.h"
 #include "faaslet/seat.h"
@@ -126,6 +130,7 @@ class Worker {
     std::unique_ptr<FaasletPool::Instance> instance;
     std::optional<host::Run> run;
     Clock::time_point ready_at;  // while it is parked
+    uint64_t fd_wait = 0;        // while it is parked for a descriptor: the number of that wait
     Clock::time_point wakes_at() const { return std::min(ready_at, deadline); }
   };
   using Parked = std::multimap<Clock::time_point, Job>;  // by wakes_at()
@@ -133,8 +138,10 @@ class Worker {
     std::vector<Attachment*> attachments;
     size_t running = 0;
     std::deque<Job> queue;
-    Parked parked;          // in their slots
-    Parked parked_outside;  // without one
+    Parked parked;                                             // in their slots
+    Parked parked_outside;                                     // without one
+    std::unordered_map<uint64_t, Clock::time_point> fd_waits;  // by number: wakes_at() of the parked job
+    uint64_t last_fd_wait = 0;
     std::unordered_map<std::string, size_t> waiting_of_tenant;
     uint64_t queue_bytes = 0;
     bool draining = false;
@@ -154,10 +161,17 @@ class Worker {
   Result<void> prepare(Attachment& here, Job& job);
   // False: it is no longer to be parked, as it has been interrupted or there are too many.
   bool park(Attachment& here, Job& job);
+  // Registers what a job that is being parked waits for, and forgets it when it is no longer parked. begin_fd_wait
+  // gives false where the descriptor cannot be waited for.
+  bool begin_fd_wait(State& state, Job& job, const faaslet::Wait& wait);
+  void end_fd_wait(State& state, Job& job);
+  // The parked job that waits under that number; nothing where it has gone on meanwhile.
+  static std::optional<Job> take_fd_wait(State& state, uint64_t number);
   static CallResult finish(Job& job, host::CallResult ended);
   void end_early(Job job, CallStatus status);
   // The slot of the waiting call that wakes last of those that can go on in another one.
   std::optional<faaslet::Slot> reclaim_slot();
+  size_t wait_for_events(Clock::time_point until, std::span<epoll_event> events);
   void watchdog_loop();
 
   const WorkerOptions options_;
@@ -165,7 +179,8 @@ class Worker {
   Guarded<State> state_;
   std::atomic<uint64_t> parked_bytes_ = 0;  // of calls that wait without a slot
   FaasletPool pool_;
-  std::condition_variable watchdog_wakes_;
+  UniqueFd waits_;           // an epoll set: what parked calls wait for, and watchdog_wakes_ (as number 0)
+  UniqueFd watchdog_wakes_;  // an event that ends the watchdog's sleep
   std::thread watchdog_;
 };
 

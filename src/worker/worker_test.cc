@@ -1,6 +1,8 @@
 #include "worker/worker.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <future>
 
@@ -42,7 +44,6 @@ class Pool {
     tasks_.lock()->waiting.push_back(std::move(task));
     changed_.notify_one();
   }
-
 
  private:
   struct Tasks {
@@ -435,6 +436,75 @@ TEST(Worker, MoreSleepersThanMayParkHoldTheirSeats) {
   pool.worker.cancel_all();
   EXPECT_EQ(parked.get().status, CallStatus::kCancelled);
   EXPECT_EQ(seated.get().status, CallStatus::kCancelled);
+}
+
+// Reads up to 100 bytes of its standard input, and writes them.
+constexpr std::string_view kReads = R"((module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\10\00\00\00\64\00\00\00")
+  (func (export "spore_call")
+    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (drop (call $write (i32.const 16) (i32.load (i32.const 8)))))))";
+
+// A pipe as the input of a call.
+struct PipedInput : StreamedCall {
+  PipedInput() {
+    int ends[2];
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    from = UniqueFd(ends[0]);
+    to = UniqueFd(ends[1]);
+  }
+  int input() const override { return from.get(); }
+  bool hold_input(uint64_t) override { return true; }
+  int begin_output(Bytes&) override { return -1; }
+  void send(std::string_view text) const {
+    EXPECT_EQ(::write(to.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  UniqueFd from, to;
+};
+
+TEST(Worker, CallsThatWaitForADescriptorHoldNoSeat) {
+  Pool pool({.seats = 1}, 2);
+  const auto reads = function(kReads);
+  std::vector<std::shared_ptr<PipedInput>> inputs;
+  std::vector<std::future<CallResult>> waiting;
+  for (int i = 0; i < 100; ++i) {
+    CallRequest asked = request(reads);
+    asked.streams = inputs.emplace_back(std::make_shared<PipedInput>());
+    waiting.push_back(start(pool.worker, std::move(asked)));
+  }
+  wait_until_parked(pool.worker, 100);
+  EXPECT_EQ(as_text(call(pool, request(function(kEcho), "meanwhile")).output), "meanwhile");
+  for (int i = 99; i >= 0; --i) inputs[i]->send("input " + std::to_string(i));
+  for (int i = 0; i < 100; ++i) {
+    const CallResult result = waiting[i].get();
+    EXPECT_EQ(result.status, CallStatus::kOk) << result.trap.message;
+    EXPECT_EQ(as_text(result.output), "input " + std::to_string(i));
+  }
+  EXPECT_TRUE(pool.worker.stats().idle());
+}
+
+TEST(Worker, ACallThatWaitsForADescriptorCanTimeOutAndBeCancelled) {
+  Pool pool({.seats = 1}, 2);
+  const auto reads = function(kReads);
+  CallRequest late = request(reads), given_up = request(reads), served = request(reads);
+  const auto input = std::make_shared<PipedInput>();
+  late.streams = std::make_shared<PipedInput>();
+  given_up.streams = std::make_shared<PipedInput>();
+  served.streams = input;
+  late.timeout = std::chrono::milliseconds(50);
+  const CallId id = given_up.id;
+  auto late_end = start(pool.worker, std::move(late));
+  auto given_up_end = start(pool.worker, std::move(given_up));
+  auto served_end = start(pool.worker, std::move(served));
+  EXPECT_EQ(late_end.get().status, CallStatus::kTimedOut);
+  wait_until_parked(pool.worker, 2);
+  EXPECT_TRUE(pool.worker.cancel(id));
+  EXPECT_EQ(given_up_end.get().status, CallStatus::kCancelled);
+  input->send("still here");
+  EXPECT_EQ(as_text(served_end.get().output), "still here");
 }
 
 TEST(Worker, ConfiguredArgumentsAndEnvironmentComeFirst) {

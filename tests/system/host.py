@@ -97,7 +97,7 @@ class Host:
     def kill(self):
         """As a power cut: nothing is tidied up."""
         self.process.kill()
-        self.process.communicate()
+        self.wait()
 
     def terminate(self):
         """SIGTERM; its exit code."""
@@ -105,7 +105,10 @@ class Host:
         return self.wait()
 
     def wait(self):
-        self.process.communicate(timeout=DEADLINE_S)
+        said = self.process.communicate(timeout=DEADLINE_S)[1]
+        for sign in ("ThreadSanitizer", "AddressSanitizer", "LeakSanitizer", "runtime error:"):
+            if sign in said:
+                raise AssertionError(said)
         return self.process.returncode
 
     def close(self):

@@ -162,7 +162,7 @@ class Requests(WebTest):
         self.assertEqual(sum(name.startswith("HTTP_X_") for name in got), 120)
 
     def test_bodies_are_bounded(self):
-        host = self.own_host("--input-mib", "1")
+        host = self.own_host("--web-body-mib", "1")
         self.published("t/web", built(MIRROR), host)
         self.assertProblem(host.ask("POST", "/fn/t/web/raw", b"x" * ((1 << 20) + 1)), 413, "too_large")
 
