@@ -146,7 +146,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool unfinished_chunk_ = false;  // its line end goes before what comes next
   std::mutex exchange_mutex_;
   bool uploading_ = false;
-  bool responded_ = false;  // the response has been sent, while the upload goes on
+  bool responded_ = false;                // the response has been sent, while the upload goes on
   std::optional<Response> upload_error_;  // to be answered in the place of what comes
   UniqueFd body_writer_;
   bool body_complete_ = false;
