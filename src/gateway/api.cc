@@ -263,17 +263,14 @@ void Api::web(Request& request, functions::FunctionId id, Responder responder) {
   const worker::CallId call = pending.call.id;
   const bool sandboxed = request.listener == Listener::kAll;
   // A body that is streamed keeps its share: more of it is to come.
-  if (request.body_stream.valid()) {
-    responder.when_gone([this, call] { worker_.cancel(call); });
-  } else {
-    pending.input_share = std::move(request.body_share);
-  }
-  pending.streams = std::make_shared<WebStreams>(std::move(request.body_stream), server_->memory(), request.method,
-                                                 std::move(responder), [call, sandboxed](Response& response) {
-                                                   if (sandboxed)
-                                                     response.add_field("Content-Security-Policy", kSandbox);
-                                                   response.add_field("Spore-Call-Id", call.text());
-                                                 });
+  if (!request.body_stream.valid()) pending.input_share = std::move(request.body_share);
+  pending.streams = std::make_shared<WebStreams>(
+      std::move(request.body_stream), server_->memory(), request.method, std::move(responder),
+      [call, sandboxed](Response& response) {
+        if (sandboxed) response.add_field("Content-Security-Policy", kSandbox);
+        response.add_field("Spore-Call-Id", call.text());
+      },
+      [this, call] { worker_.cancel(call); });
   pending.call.streams = pending.streams;
   begin_call(request, std::move(id), std::move(pending));
 }

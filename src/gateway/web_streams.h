@@ -18,8 +18,9 @@ namespace spore::gateway {
 class WebStreams final : public worker::StreamedCall {
  public:
   // `body`: where the request's comes from; not valid where it is held. `complete_head` adds the host's own fields.
+  // `gone` is called where the client goes away while a body is under way.
   WebStreams(UniqueFd body, MemoryBudget& memory, Verb method, Responder responder,
-             std::function<void(Response&)> complete_head);
+             std::function<void(Response&)> complete_head, std::function<void()> gone);
 
   int input() const override { return body_.valid() ? body_.get() : -1; }
   bool hold_input(uint64_t bytes) override { return held_.grow_to(memory_, bytes); }
@@ -36,6 +37,7 @@ class WebStreams final : public worker::StreamedCall {
   const Verb method_;
   Responder responder_;
   const std::function<void(Response&)> complete_head_;
+  const std::function<void()> gone_;
   unsigned status_ = 0;
 };
 
