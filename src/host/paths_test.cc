@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -15,7 +16,7 @@ using wasi::Errno;
 
 //   root/  inside/  file  dir/deep/  links: up -> .., out -> ../secret, absolute -> /etc, ok -> dir/deep, loop -> loop
 //          secret
-class PathsTest : public testing::Test {
+class PathsTest : public testing::TestWithParam<decltype(&open_beneath)> {
  protected:
   PathsTest() {
     std::string name = (fs::temp_directory_path() / "spore-paths-XXXXXX").string();
@@ -33,7 +34,7 @@ class PathsTest : public testing::Test {
   ~PathsTest() override { fs::remove_all(root_); }
 
   Errno open(const std::string& path, int flags = O_RDONLY) {
-    const auto opened = open_beneath(directory_.get(), path, flags);
+    const auto opened = GetParam()(directory_.get(), path, flags, 0600);
     return opened ? Errno::kSuccess : opened.error();
   }
   Errno parent(const std::string& path) {
@@ -45,7 +46,7 @@ class PathsTest : public testing::Test {
   UniqueFd directory_;
 };
 
-TEST_F(PathsTest, OpensWhatIsBeneath) {
+TEST_P(PathsTest, OpensWhatIsBeneath) {
   EXPECT_EQ(open("file"), Errno::kSuccess);
   EXPECT_EQ(open("dir/../file"), Errno::kSuccess);
   EXPECT_EQ(open("./dir//deep/"), Errno::kSuccess);
@@ -53,7 +54,7 @@ TEST_F(PathsTest, OpensWhatIsBeneath) {
   EXPECT_EQ(open("."), Errno::kSuccess);
 }
 
-TEST_F(PathsTest, NothingEscapes) {
+TEST_P(PathsTest, NothingEscapes) {
   for (const char* path : {"..", "../secret", "dir/../../secret", "up", "up/secret", "out", "absolute",
                            "absolute/passwd", "/etc/passwd", "/", "dir/deep/../../../secret", "ok/../../../secret"}) {
     EXPECT_EQ(open(path), Errno::kPerm) << path;
@@ -61,7 +62,7 @@ TEST_F(PathsTest, NothingEscapes) {
   }
 }
 
-TEST_F(PathsTest, OtherErrorsStayWhatTheyAre) {
+TEST_P(PathsTest, OtherErrorsStayWhatTheyAre) {
   EXPECT_EQ(open("nonesuch"), Errno::kNoEnt);
   EXPECT_EQ(open(""), Errno::kNoEnt);
   EXPECT_EQ(open("file/x"), Errno::kNotDir);
@@ -71,7 +72,7 @@ TEST_F(PathsTest, OtherErrorsStayWhatTheyAre) {
   EXPECT_EQ(open(std::string(5000, 'x')), Errno::kNameTooLong);
 }
 
-TEST_F(PathsTest, ParentSplitsOffTheLastComponent) {
+TEST_P(PathsTest, ParentSplitsOffTheLastComponent) {
   const auto found = open_parent(directory_.get(), "dir/new", Errno::kBusy);
   ASSERT_TRUE(found);
   EXPECT_EQ(found->last, "new");
@@ -81,7 +82,7 @@ TEST_F(PathsTest, ParentSplitsOffTheLastComponent) {
   EXPECT_EQ(parent("new"), Errno::kSuccess);
 }
 
-TEST_F(PathsTest, ParentIsNeverOutsideAndTheNameIsNeverDots) {
+TEST_P(PathsTest, ParentIsNeverOutsideAndTheNameIsNeverDots) {
   EXPECT_EQ(parent("."), Errno::kBusy);
   EXPECT_EQ(parent("dir/.."), Errno::kBusy);
   EXPECT_EQ(parent("dir/deep/."), Errno::kBusy);
@@ -97,7 +98,76 @@ TEST_F(PathsTest, ParentIsNeverOutsideAndTheNameIsNeverDots) {
   EXPECT_EQ(parent("file/new"), Errno::kNotDir);
 }
 
-TEST_F(PathsTest, JoinedPathsAreBounded) {
+// Both ways give the same for every path, flags and state that can be put together here.
+TEST_P(PathsTest, AgreesWithTheKernel) {
+  fs::create_symlink("dir/", root_ / "inside/slash");
+  fs::create_symlink("nonesuch", root_ / "inside/dangling");
+  fs::create_symlink("dir/../file", root_ / "inside/around");
+  fs::create_symlink("../ok/../../out", root_ / "inside/dir/chain");
+  const char* parts[] = {".",        "..",   "dir",   "deep",     "file",   "ok",    "up",       "out",
+                         "absolute", "loop", "slash", "dangling", "around", "chain", "nonesuch", ""};
+  std::vector<std::string> paths;
+  for (const char* a : parts) {
+    paths.push_back(a);
+    for (const char* b : parts) {
+      paths.push_back(std::string(a) + "/" + b);
+      for (const char* c : parts) paths.push_back(std::string(a) + "/" + b + "/" + c);
+    }
+  }
+  const int all_flags[] = {O_RDONLY,
+                           O_PATH,
+                           O_PATH | O_NOFOLLOW,
+                           O_RDONLY | O_NOFOLLOW,
+                           O_RDONLY | O_DIRECTORY,
+                           O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
+                           O_PATH | O_DIRECTORY,
+                           O_RDWR,
+                           O_RDWR | O_NOFOLLOW,
+                           O_RDWR | O_TRUNC};
+  const auto identity = [](const std::expected<UniqueFd, Errno>& opened) -> std::pair<Errno, ino_t> {
+    struct stat info{};
+    if (!opened) return {opened.error(), 0};
+    EXPECT_EQ(::fstat(opened->get(), &info), 0);
+    return {Errno::kSuccess, info.st_ino};
+  };
+  for (const auto& path : paths)
+    for (const int flags : all_flags)
+      EXPECT_EQ(identity(GetParam()(directory_.get(), path, flags, 0)),
+                identity(open_beneath(directory_.get(), path, flags)))
+          << path << " " << flags;
+}
+
+TEST_P(PathsTest, MakesFilesWhereTheKernelWould) {
+  fs::create_symlink("dir/made-through-a-link", root_ / "inside/to-be-made");
+  EXPECT_EQ(open("made", O_RDWR | O_CREAT), Errno::kSuccess);
+  EXPECT_EQ(open("dir/made", O_RDWR | O_CREAT | O_EXCL), Errno::kSuccess);
+  EXPECT_EQ(open("dir/made", O_RDWR | O_CREAT | O_EXCL), Errno::kExist);
+  EXPECT_EQ(open("to-be-made", O_RDWR | O_CREAT | O_EXCL), Errno::kExist);
+  EXPECT_EQ(open("to-be-made", O_RDWR | O_CREAT | O_NOFOLLOW), Errno::kLoop);
+  EXPECT_FALSE(fs::exists(root_ / "inside/dir/made-through-a-link"));
+  EXPECT_EQ(open("to-be-made", O_RDWR | O_CREAT), Errno::kSuccess);
+  EXPECT_TRUE(fs::exists(root_ / "inside/dir/made-through-a-link"));
+  EXPECT_EQ(open("slash/", O_RDWR | O_CREAT), Errno::kIsDir);
+  EXPECT_EQ(open("dir", O_RDWR | O_CREAT), Errno::kIsDir);
+  EXPECT_EQ(open("../made", O_RDWR | O_CREAT), Errno::kPerm);
+  EXPECT_EQ(open("up/made", O_RDWR | O_CREAT), Errno::kPerm);
+  EXPECT_FALSE(fs::exists(root_ / "made"));
+}
+
+TEST_P(PathsTest, ChainsOfLinksAndDepthAreBounded) {
+  for (int i = 0; i < 60; ++i)
+    fs::create_symlink(i == 0 ? "file" : "chain" + std::to_string(i - 1), root_ / ("inside/chain" + std::to_string(i)));
+  EXPECT_EQ(open("chain39"), Errno::kSuccess);
+  EXPECT_EQ(open("chain40"), Errno::kLoop);
+  std::string deep = "dir";
+  for (int i = 0; i < 500; ++i) deep += "/../dir";
+  EXPECT_EQ(open(deep), Errno::kSuccess);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, PathsTest, testing::Values(&open_beneath, &walk_beneath),
+                         [](const auto& way) { return way.param == &open_beneath ? "Kernel" : "Walk"; });
+
+TEST(Paths, JoinedPathsAreBounded) {
   EXPECT_EQ(join_paths("a", "./b//c/.").value(), "a/b/c");
   EXPECT_EQ(join_paths("", "x").value(), "x");
   EXPECT_EQ(join_paths("a", ".").value(), "a");
