@@ -27,8 +27,18 @@ struct PublishArguments {
   std::string file, config_file, name, if_match, interpreter;
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
-  std::vector<std::string> env, args;
+  std::optional<uint64_t> local_bytes_max, local_files_max;
+  std::vector<std::string> env, args, mounts;
 };
+
+// "NAME=VALUE" of a flag into the map that is that field of a configuration.
+Result<void> put_pair(json& change, const char* field, const char* flag, const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0)
+    return fail(ErrorCode::kInvalidArgument, std::string(flag) + ": " + text);
+  change[field][text.substr(0, equals)] = text.substr(equals + 1);
+  return {};
+}
 
 // The fields of the configuration that the function's file gives, and over them those of the command line.
 Result<json> config_change(json change, const PublishArguments& arguments) {
@@ -36,12 +46,11 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.memory_max_bytes) change["memory_max_bytes"] = arguments.memory_max_bytes;
   if (arguments.output_max_bytes) change["output_max_bytes"] = arguments.output_max_bytes;
   if (!arguments.args.empty()) change["args"] = arguments.args;
-  for (const auto& variable : arguments.env) {
-    const size_t equals = variable.find('=');
-    if (equals == std::string::npos || equals == 0)
-      return fail(ErrorCode::kInvalidArgument, "--env must be written NAME=VALUE: " + variable);
-    change["env"][variable.substr(0, equals)] = variable.substr(equals + 1);
-  }
+  if (arguments.local_bytes_max) change["local_bytes_max"] = *arguments.local_bytes_max;
+  if (arguments.local_files_max) change["local_files_max"] = *arguments.local_files_max;
+  for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
+  for (const auto& text : arguments.mounts)
+    TRY(put_pair(change, "mounts", "--mount must be written PATH=files:DIRECTORY or PATH=host:NAME", text));
   return change;
 }
 
@@ -302,6 +311,18 @@ void add_client(CLI::App& app, int& exit_code) {
       ->transform(CLI::AsSizeValue(false));
   command->add_option("--output-max", publishing->output_max_bytes, "Bytes of output, also 64MB, 1GB, ...")
       ->transform(CLI::AsSizeValue(false));
+  command
+      ->add_option("--local-max", publishing->local_bytes_max,
+                   "Bytes that a call may write to files of its own, also 64MB, ...; 0: it has no such files")
+      ->transform(CLI::AsSizeValue(false));
+  command->add_option("--local-files-max", publishing->local_files_max, "Of such files, directories and links");
+  command
+      ->add_option(
+          "--mount", publishing->mounts,
+          "PATH=files:DIRECTORY (of the tenant's shared files) or PATH=host:NAME (what the host offers); may be "
+          "repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--env", publishing->env, "NAME=VALUE for the function; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

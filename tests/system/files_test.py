@@ -265,6 +265,24 @@ class Files(SystemTest):
         if not SANITIZED:  # no call has a copy
             self.assertLess(self.host.status("VmRSS") - before, 64 << 10)
 
+    def test_flags_of_publish_set_mounts_and_limits(self):
+        self.put("t/flags/name", b"from a mount")
+
+        def publish(*flags):
+            with tempfile.NamedTemporaryFile(suffix=".wasm") as module:
+                module.write(self.program)
+                module.flush()
+                return subprocess.run([SPORE, "publish", module.name, "--name", "t/flags", "--server",
+                                       f"http://{self.host.name}:{self.host.port}", *flags], capture_output=True, text=True)
+
+        done = publish("--mount", "/data=files:flags", "--mount", "/all=files:", "--local-max", "1MB", "--local-files-max", "3")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.lines("cat /data/name\ncat /all/flags/name\nfill /x 2\n", "t/flags")[:2], ["from a mount"] * 2)
+        config = self.host.ask("GET", "/v1/functions/t/flags/config").json()
+        self.assertEqual((config["local_bytes_max"], config["local_files_max"]), (1 << 20, 3))
+        self.assertIn("PATH=files:DIRECTORY", publish("--mount", "/data").stderr)
+        self.assertIn("no directory", publish("--mount", "/data=host:none").stderr)
+
     def test_descriptors_that_a_call_leaks_are_closed(self):
         def open_now():
             return len(os.listdir(f"/proc/{self.host.process.pid}/fd"))
