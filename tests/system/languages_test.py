@@ -28,6 +28,9 @@ class Languages(unittest.TestCase):
     def setUpClass(cls):
         cls.host = Host()
         cls.addClassCleanup(cls.host.close)
+        cache = tempfile.TemporaryDirectory(prefix="spore-languages-test-")
+        cls.addClassCleanup(cache.cleanup)
+        cls.cache = cache.name
 
     def setUp(self):
         temporary = tempfile.TemporaryDirectory(prefix="spore-languages-test-")
@@ -38,7 +41,7 @@ class Languages(unittest.TestCase):
         result = subprocess.run(
             [SPORE, *map(str, arguments)], input=input, capture_output=True, cwd=self.folder, timeout=SECONDS_MAX,
             env=os.environ | {"SPORE_SERVER": f"http://{self.host.name}:{self.host.port}", "SPORE_INTERPRETERS": str(INTERPRETERS),
-                              "XDG_CACHE_HOME": str(self.folder / "cache")} | environment)
+                              "XDG_CACHE_HOME": self.cache} | environment)
         self.assertEqual(result.returncode, code, result.stderr.decode(errors="replace"))
         return result
 
