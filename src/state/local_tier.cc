@@ -1,0 +1,182 @@
+#include "state/local_tier.h"
+
+#include <algorithm>
+
+namespace spore::state {
+
+LocalTier::LocalTier(GlobalTier& global, WindowTracker* tracker, LocalTierOptions options)
+    : global_(global), tracker_(tracker), options_(options) {}
+
+std::shared_ptr<Replica> LocalTier::find(const ValueId& id) {
+  auto state = state_.lock();
+  const auto found = state->entries.find(id);
+  return found == state->entries.end() ? nullptr : found->second.replica;
+}
+
+// ---- budget ---------------------------------------------------------------------------------------------------------
+
+bool LocalTier::has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const {
+  const auto of_tenant = state.bytes_of_tenant.find(tenant);
+  const uint64_t tenants = of_tenant == state.bytes_of_tenant.end() ? 0 : of_tenant->second;
+  return size_bytes <= options_.bytes_max - std::min(options_.bytes_max, state.stats.bytes) &&
+         size_bytes <= options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, tenants) &&
+         state.entries.size() <= options_.replicas_max;
+}
+
+void LocalTier::account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) {
+  uint64_t& of_tenant = state.bytes_of_tenant[tenant];
+  of_tenant += size_bytes - entry.charged_bytes;
+  state.stats.bytes += size_bytes - entry.charged_bytes;
+  entry.charged_bytes = size_bytes;
+  if (of_tenant == 0) state.bytes_of_tenant.erase(tenant);
+}
+
+void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) {
+  account(state, entry->first.tenant, entry->second, 0);
+  state.by_age.erase(entry->second.age);
+  state.entries.erase(entry);
+}
+
+bool LocalTier::charge(const ValueId& id, uint64_t size_bytes) {
+  auto state = state_.lock();
+  const auto found = state->entries.find(id);
+  if (found == state->entries.end()) return true;  // it was removed, and is nobody's business any more
+  const uint64_t charged = found->second.charged_bytes;
+  if (size_bytes > charged && !has_room(*state, id.tenant, size_bytes - charged)) return false;
+  account(*state, id.tenant, found->second, size_bytes);
+  return true;
+}
+
+// Makes room for a value whose entry is there already, uncharged, and charges for it.
+Result<void> LocalTier::make_room(const ValueId& id, uint64_t size_bytes) {
+  std::vector<std::shared_ptr<Replica>> evicted;  // destroyed outside the lock
+  for (bool asked = false;; asked = true) {
+    {
+      auto state = state_.lock();
+      const bool tenant_is_bound = [&] {
+        const auto of_tenant = state->bytes_of_tenant.find(id.tenant);
+        return of_tenant != state->bytes_of_tenant.end() &&
+               of_tenant->second + size_bytes > options_.bytes_per_tenant_max;
+      }();
+      for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, size_bytes);) {
+        const auto entry = state->entries.find(*at++);
+        const auto& replica = entry->second.replica;
+        if (!replica || replica.use_count() > 1 || replica->mapped() || replica->dirty()) continue;
+        if (tenant_is_bound && entry->first.tenant != id.tenant) continue;
+        evicted.push_back(replica);
+        ++state->stats.evicted;
+        drop(*state, entry);
+      }
+      if (has_room(*state, id.tenant, size_bytes)) {
+        account(*state, id.tenant, state->entries.at(id), size_bytes);
+        return {};
+      }
+    }
+    if (asked || !let_go_) break;
+    let_go_();
+  }
+  return fail(ErrorCode::kResourceExhausted, "no room for the " + std::to_string(size_bytes) + " bytes of state \"" +
+                                                 id.key + "\": what this host may hold is in use or not yet pushed");
+}
+
+// ---- opening --------------------------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<Replica>> LocalTier::make(const ValueId& id, std::optional<uint64_t> size_bytes,
+                                                 Deadline deadline) {
+  TRY(check_key(id.key));
+  auto snapshot = global_.pin(id, deadline);
+  if (!snapshot && (snapshot.error().code != ErrorCode::kNotFound || !size_bytes))
+    return std::unexpected(std::move(snapshot).error().within("open state \"" + id.key + "\""));
+  const uint64_t size = snapshot ? (*snapshot)->manifest().size_bytes : *size_bytes;
+  if (size > kValueBytesMax)
+    return fail(ErrorCode::kInvalidArgument, "state \"" + id.key + "\": a value can have at most " +
+                                                 std::to_string(kValueBytesMax) + " bytes, not " +
+                                                 std::to_string(size));
+  TRY(make_room(id, size));
+  if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), global_, tracker_, options_.fill_timeout);
+  return Replica::of_zeros(id, size, global_, tracker_, options_.fill_timeout);
+}
+
+Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optional<uint64_t> size_bytes,
+                                                 Deadline deadline) {
+  std::shared_ptr<Replica> replica;
+  {
+    auto state = state_.lock();
+    for (;;) {
+      const auto found = state->entries.find(id);
+      if (found == state->entries.end()) break;
+      if ((replica = found->second.replica)) break;
+      if (opened_.wait_until(state.lock(), deadline) == std::cv_status::timeout)
+        return fail(ErrorCode::kDeadlineExceeded,
+                    "open state \"" + id.key + "\": the global tier did not answer in time");
+    }
+    if (!replica) state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
+  }
+  if (!replica) {
+    auto made = make(id, size_bytes, deadline);
+    auto state = state_.lock();
+    const auto entry = state->entries.find(id);
+    if (made) {
+      entry->second.replica = replica = std::move(*made);
+    } else {
+      drop(*state, entry);
+    }
+    opened_.notify_all();
+    if (!made) return std::unexpected(std::move(made).error());
+  }
+  if (size_bytes && *size_bytes != replica->size_bytes())
+    return fail(ErrorCode::kInvalidArgument, "state \"" + id.key + "\" has " + std::to_string(replica->size_bytes()) +
+                                                 " bytes, not " + std::to_string(*size_bytes));
+  return replica;
+}
+
+Result<void> LocalTier::remove(const ValueId& id, Deadline deadline) {
+  TRY(check_key(id.key));
+  std::shared_ptr<Replica> replica;
+  const auto removed = global_.remove(id, std::nullopt, deadline);
+  if (!removed && removed.error().code != ErrorCode::kNotFound) return removed;
+  {
+    auto state = state_.lock();
+    const auto found = state->entries.find(id);
+    if (found != state->entries.end() && found->second.replica) {
+      replica = found->second.replica;
+      drop(*state, found);
+    }
+  }
+  if (!replica) return removed;
+  replica->retire_windows();
+  return {};
+}
+
+Result<uint64_t> LocalTier::append(const ValueId& id, ByteSpan bytes, std::string once, Deadline deadline) {
+  TRY(check_key(id.key));
+  Push push;
+  push.append = bytes;
+  push.once = std::move(once);
+  ASSIGN_OR_RETURN(const Pushed pushed, global_.push(id, push, deadline));
+  // A replica that is clean follows; one that has something of its own to publish keeps to its version.
+  if (const auto replica = find(id); replica && !replica->dirty()) TRY(replica->pull(deadline));
+  return pushed.after.size_bytes - bytes.size();
+}
+
+// ---- looking --------------------------------------------------------------------------------------------------------
+
+std::vector<std::pair<std::string, uint64_t>> LocalTier::unpublished(const std::string& tenant,
+                                                                     const std::string& prefix) {
+  std::vector<std::pair<std::string, uint64_t>> out;
+  auto state = state_.lock();
+  for (const auto& [id, entry] : state->entries)
+    if (id.tenant == tenant && id.key.starts_with(prefix) && entry.replica && !entry.replica->published())
+      out.emplace_back(id.key, entry.replica->size_bytes());
+  std::ranges::sort(out);
+  return out;
+}
+
+LocalTierStats LocalTier::stats() const {
+  auto state = state_.lock();
+  LocalTierStats out = state->stats;
+  out.replicas = state->entries.size();
+  return out;
+}
+
+}  // namespace spore::state

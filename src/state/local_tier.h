@@ -1,0 +1,92 @@
+// The local tier: the replicas of this host, and what they may take.
+//
+//   LocalTier { tenant, key -> Replica }  --pin, push, remove, list-->  GlobalTier
+//
+// A replica is opened once for everybody on the host. Its whole size counts against two budgets, its tenant's and the
+// host's, from when it is opened. Where there is no room, clean replicas that nobody uses go, those first that were
+// opened longest ago; a dirty one never goes, so in the end opening fails with kResourceExhausted.
+//
+// Methods that say so block; the others may be called by threads that run guests. Any thread.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "base/guarded.h"
+#include "state/replica.h"
+
+namespace spore::state {
+
+struct LocalTierOptions {
+  uint64_t bytes_max = 4ull << 30;             // of all replicas
+  uint64_t bytes_per_tenant_max = 4ull << 30;  // of one tenant's
+  size_t replicas_max = 200'000;
+  std::chrono::milliseconds fill_timeout{10'000};  // for a page that a guest touches and that is not here
+};
+
+struct LocalTierStats {
+  size_t replicas = 0;
+  uint64_t bytes = 0;
+  uint64_t evicted = 0;
+};
+
+class LocalTier {
+ public:
+  // Both outlive it. `tracker`: null where this host can map nothing.
+  LocalTier(GlobalTier& global, WindowTracker* tracker, LocalTierOptions options);
+
+  GlobalTier& global() { return global_; }
+
+  // What makes other users let go of clean replicas, called where the budget is met: for instance idle Faaslets, which
+  // keep their windows. Before the first open().
+  void on_shortage(std::function<void()> let_go) { let_go_ = std::move(let_go); }
+
+  // The replica, if it is open. Never blocks.
+  std::shared_ptr<Replica> find(const ValueId& id);
+  // Blocks. Opens the value, and makes it where there is none and `size_bytes` is given. kNotFound; kInvalidArgument
+  // where it has another size than given; kResourceExhausted.
+  Result<std::shared_ptr<Replica>> open(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
+  // Blocks. Removes the value, here and in the global tier. kNotFound where it was in neither.
+  Result<void> remove(const ValueId& id, Deadline deadline);
+  // Blocks. Puts bytes behind the value's end, in the global tier at once, and here where the replica held the version
+  // before; makes the value where there is none. The offset at which they are. `once` as in Push.
+  Result<uint64_t> append(const ValueId& id, ByteSpan bytes, std::string once, Deadline deadline);
+  // Never blocks. Changes what the replica is charged for. False: no room.
+  bool charge(const ValueId& id, uint64_t size_bytes);
+
+  // Keys of the tenant that are open here and that nobody has pushed yet, with that prefix, sorted.
+  std::vector<std::pair<std::string, uint64_t>> unpublished(const std::string& tenant, const std::string& prefix);
+  LocalTierStats stats() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<Replica> replica;  // null while it is being opened
+    uint64_t charged_bytes = 0;
+    std::list<ValueId>::iterator age;
+  };
+  struct State {
+    std::unordered_map<ValueId, Entry, ValueIdHash> entries;
+    std::list<ValueId> by_age;  // opened longest ago first
+    std::unordered_map<std::string, uint64_t> bytes_of_tenant;
+    LocalTierStats stats;
+  };
+
+  bool has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const;
+  static void account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes);
+  static void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry);
+  Result<void> make_room(const ValueId& id, uint64_t size_bytes);
+  Result<std::shared_ptr<Replica>> make(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
+
+  GlobalTier& global_;
+  WindowTracker* const tracker_;
+  const LocalTierOptions options_;
+  std::function<void()> let_go_;
+  Guarded<State> state_;
+  std::condition_variable opened_;
+};
+
+}  // namespace spore::state

@@ -1,0 +1,493 @@
+#include "state/replica.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "base/check.h"
+#include "base/mapping.h"
+
+namespace spore::state {
+
+namespace {
+
+constexpr uint64_t kCopyBytesMax = 4 << 20;  // a push of more reads from a mapping of the file
+
+uint64_t page_up(uint64_t bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
+
+uint64_t bytes_of(std::span<const iovec> buffers) {
+  uint64_t bytes = 0;
+  for (const iovec& buffer : buffers) bytes += buffer.iov_len;
+  return bytes;
+}
+
+std::unexpected<Error> late(const ValueId& id, const char* what) {
+  return fail(ErrorCode::kDeadlineExceeded,
+              std::string(what) + " state \"" + id.key + "\": other pushes and pulls of it took too long");
+}
+
+// Calls visit(begin, end) for each run of pages, as byte offsets.
+template <class Visit>
+void each_run(std::span<const uint64_t> pages, Visit visit) {
+  uint64_t begin = 0, end = 0;
+  for (size_t chunk = 0; chunk < pages.size(); ++chunk) {
+    for (uint64_t left = pages[chunk]; left != 0;) {
+      const auto first = static_cast<uint64_t>(std::countr_zero(left));
+      const auto count = static_cast<uint64_t>(std::countr_one(left >> first));
+      const uint64_t at = chunk * kChunkBytes + first * kPageBytes;
+      if (at != end || begin == end) {
+        if (begin != end) visit(begin, end);
+        begin = at;
+      }
+      end = at + count * kPageBytes;
+      left = first + count == 64 ? 0 : left >> (first + count) << (first + count);
+    }
+  }
+  if (begin != end) visit(begin, end);
+}
+
+// The pages of a chunk that [begin, end) touches.
+uint64_t pages_within(uint64_t chunk, uint64_t begin, uint64_t end) {
+  const uint64_t base = chunk * kChunkBytes;
+  if (end <= base || begin >= base + kChunkBytes) return 0;
+  const uint64_t first = begin <= base ? 0 : (begin - base) / kPageBytes;
+  const uint64_t last = end - base >= kChunkBytes ? 63 : (end - base - 1) / kPageBytes;
+  return (last == 63 ? ~uint64_t{0} : (uint64_t{1} << (last + 1)) - 1) & ~((uint64_t{1} << first) - 1);
+}
+
+}  // namespace
+
+Replica::Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout)
+    : id_(std::move(id)), tier_(tier), tracker_(tracker), fill_timeout_(fill_timeout) {}
+
+Replica::~Replica() { CHECK(state_.lock()->windows.empty(), id_.key); }
+
+Result<void> Replica::make_file(uint64_t size_bytes) {
+  file_ = UniqueFd(::memfd_create("spore-state", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file_.valid()) return fail_errno("make a replica of state");
+  if (::ftruncate(file_.get(), static_cast<off_t>(page_up(size_bytes))) != 0)
+    return fail_errno("size a replica of state");
+  if (::fcntl(file_.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) return fail_errno("seal a replica of state");
+  size_bytes_ = size_bytes;
+  auto state = state_.lock();
+  state->chunks.assign(chunks_of(size_bytes), ChunkState::kPresent);
+  state->dirty.assign(chunks_of(size_bytes), 0);
+  return {};
+}
+
+Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
+                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+  const Manifest manifest = snapshot->manifest();
+  TRY(replica->make_file(manifest.size_bytes));
+  auto state = replica->state_.lock();
+  state->version = manifest.version;
+  state->published = true;
+  state->published_size = state->fetch_end = manifest.size_bytes;
+  state->absent = state->chunks.size();
+  std::ranges::fill(state->chunks, ChunkState::kAbsent);
+  if (state->absent > 0) state->snapshot = std::move(snapshot);
+  return replica;
+}
+
+Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
+                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+  TRY(replica->make_file(size_bytes));
+  return replica;
+}
+
+// ---- windows --------------------------------------------------------------------------------------------------------
+
+Result<void> Replica::add_window(uint8_t* at, uint64_t size_bytes, bool writable) {
+  CHECK(tracker_ != nullptr);
+  {
+    // The end of the last page may hold what an earlier guest wrote there.
+    const std::shared_lock content(content_);
+    const uint64_t size = this->size_bytes();
+    static constexpr uint8_t kZeros[kPageBytes] = {};
+    if (const uint64_t tail = page_up(size) - size; tail > 0) {
+      bool present = false;
+      {
+        auto state = state_.lock();
+        present = all_present(*state, size, 1);
+      }
+      if (present) TRY(write_file(size, {kZeros, tail}));
+    }
+  }
+  auto state = state_.lock();
+  TRY(tracker_->watch(at, size_bytes, {.writable = writable, .may_miss = state->absent > 0}, weak_from_this()));
+  state->windows[at] = {size_bytes, writable};
+  return {};
+}
+
+void Replica::remove_window(uint8_t* at) {
+  auto state = state_.lock();
+  const auto window = state->windows.find(at);
+  CHECK(window != state->windows.end());
+  if (window->second.writable) {
+    WindowTracker::take_written(at, window->second.size_bytes,
+                                [&](uint64_t begin, uint64_t end) { mark_dirty(*state, begin, end); });
+  }
+  state->windows.erase(window);
+  tracker_->forget(at);
+}
+
+void Replica::mark_dirty(State& state, uint64_t begin, uint64_t end) {
+  for (uint64_t chunk = begin / kChunkBytes; chunk * kChunkBytes < end && chunk < state.dirty.size(); ++chunk)
+    state.dirty[chunk] |= pages_within(chunk, begin, end);
+}
+
+void Replica::scan_windows(State& state) {
+  for (const auto& [at, window] : state.windows) {
+    if (!window.writable) continue;
+    WindowTracker::take_written(at, window.size_bytes,
+                                [&](uint64_t begin, uint64_t end) { mark_dirty(state, begin, end); });
+  }
+}
+
+bool Replica::dirty() {
+  auto state = state_.lock();
+  scan_windows(*state);
+  return !state->published || state->published_size != size_bytes() ||
+         std::ranges::any_of(state->dirty, [](uint64_t pages) { return pages != 0; });
+}
+
+// ---- reads and writes of the host -----------------------------------------------------------------------------------
+
+bool Replica::all_present(const State& state, uint64_t offset, uint64_t size_bytes) {
+  if (state.absent == 0 || size_bytes == 0) return true;
+  for (uint64_t chunk = offset / kChunkBytes; chunk * kChunkBytes < offset + size_bytes; ++chunk)
+    if (chunk < state.chunks.size() && state.chunks[chunk] != ChunkState::kPresent) return false;
+  return true;
+}
+
+std::optional<ssize_t> Replica::try_read(uint64_t offset, std::span<const iovec> to) {
+  const std::shared_lock content(content_, std::try_to_lock);
+  if (!content) return std::nullopt;
+  const uint64_t size = size_bytes();
+  if (offset >= size) return 0;
+  uint64_t left = std::min(size - offset, bytes_of(to));
+  {
+    auto state = state_.lock();
+    if (!all_present(*state, offset, left)) return std::nullopt;
+  }
+  // The file is longer than the value; what is read is not.
+  uint64_t done = 0;
+  for (const iovec& buffer : to) {
+    const uint64_t count = std::min<uint64_t>(buffer.iov_len, left);
+    if (count == 0) continue;
+    const ssize_t got = ::pread(file_.get(), buffer.iov_base, count, static_cast<off_t>(offset + done));
+    if (got < 0) return done > 0 ? static_cast<ssize_t>(done) : -errno;
+    done += static_cast<uint64_t>(got);
+    left -= static_cast<uint64_t>(got);
+    if (static_cast<uint64_t>(got) < count) break;
+  }
+  return static_cast<ssize_t>(done);
+}
+
+std::optional<ssize_t> Replica::try_write(uint64_t offset, std::span<const iovec> from) {
+  const std::shared_lock content(content_, std::try_to_lock);
+  if (!content) return std::nullopt;
+  const uint64_t size = size_bytes(), bytes = bytes_of(from);
+  if (offset > size || bytes > size - offset) return -EFBIG;
+  {
+    auto state = state_.lock();
+    if (!all_present(*state, offset, bytes)) return std::nullopt;
+  }
+  uint64_t done = 0;
+  int error = 0;
+  for (const iovec& buffer : from) {
+    if (buffer.iov_len == 0) continue;
+    const ssize_t wrote = ::pwrite(file_.get(), buffer.iov_base, buffer.iov_len, static_cast<off_t>(offset + done));
+    if (wrote < 0) error = errno;
+    if (wrote > 0) done += static_cast<uint64_t>(wrote);
+    if (wrote < 0 || static_cast<size_t>(wrote) < buffer.iov_len) break;
+  }
+  // After the bytes: a push that comes between takes the page the next time. A copy that failed half way may have
+  // changed bytes beyond those that it counts.
+  if (bytes > 0) mark_dirty(*state_.lock(), offset, offset + (error ? bytes : done));
+  return done > 0 || error == 0 ? static_cast<ssize_t>(done) : -error;
+}
+
+Result<bool> Replica::try_resize(uint64_t size_bytes) {
+  if (size_bytes > kValueBytesMax)
+    return fail(ErrorCode::kInvalidArgument,
+                "a state value can have at most " + std::to_string(kValueBytesMax) + " bytes");
+  const std::unique_lock content(content_, std::try_to_lock);
+  if (!content) return false;
+  auto state = state_.lock();
+  TRY([&]() -> Result<void> {
+    const uint64_t before = this->size_bytes();
+    if (size_bytes > before) {
+      // What guests left behind the end of the last page was not part of the value.
+      if (before % kPageBytes != 0) {
+        static constexpr uint8_t kZeros[kPageBytes] = {};
+        if (all_present(*state, before, 1)) TRY(write_file(before, {kZeros, page_up(before) - before}));
+      }
+      if (page_up(size_bytes) > page_up(before) &&
+          ::ftruncate(file_.get(),
+                      static_cast<off_t>(std::max(page_up(size_bytes),
+                                                  static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END))))) != 0)
+        return fail_errno("lengthen a replica of state");
+    } else if (size_bytes < before) {
+      const uint64_t file_end = static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END));
+      if (::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(size_bytes),
+                      static_cast<off_t>(file_end - size_bytes)) != 0 &&
+          file_end > size_bytes)
+        return fail_errno("shorten a replica of state");
+      // Should the value grow again, these bytes are zeros, also where it was published.
+      mark_dirty(*state, size_bytes, before);
+    }
+    return {};
+  }());
+  const uint64_t chunks = std::max<uint64_t>(chunks_of(size_bytes), state->chunks.size());
+  state->chunks.resize(chunks, ChunkState::kPresent);
+  state->dirty.resize(chunks, 0);
+  state->fetch_end = std::min(state->fetch_end, size_bytes);
+  size_bytes_.store(size_bytes, std::memory_order_release);
+  return true;
+}
+
+Result<void> Replica::write_file(uint64_t offset, ByteSpan bytes) {
+  while (!bytes.empty()) {
+    const ssize_t wrote = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (wrote <= 0) {
+      auto error = fail_errno("fill a replica of state");
+      error.error().code = ErrorCode::kResourceExhausted;
+      return error;
+    }
+    bytes = bytes.subspan(static_cast<size_t>(wrote));
+    offset += static_cast<uint64_t>(wrote);
+  }
+  return {};
+}
+
+// ---- fetching -------------------------------------------------------------------------------------------------------
+
+Result<void> Replica::fetch(ByteRange range, Deadline deadline) {
+  const uint64_t size = size_bytes();
+  const uint64_t begin = std::min(range.offset, size);
+  const uint64_t end = begin + std::min(range.size_bytes, size - begin);
+  for (uint64_t chunk = begin / kChunkBytes; chunk * kChunkBytes < end; ++chunk) TRY(fetch_chunk(chunk, deadline));
+  return {};
+}
+
+Result<void> Replica::fetch_chunk(uint64_t chunk, Deadline deadline) {
+  const std::shared_lock content(content_);  // while it is held, no pull changes the snapshot
+  std::shared_ptr<Snapshot> snapshot;
+  uint64_t end = 0;
+  {
+    auto state = state_.lock();
+    while (chunk < state->chunks.size() && state->chunks[chunk] == ChunkState::kFetching) {
+      if (chunk_came_.wait_until(state.lock(), deadline) == std::cv_status::timeout)
+        return fail(ErrorCode::kDeadlineExceeded,
+                    "fetch state \"" + id_.key + "\": the global tier did not answer in time");
+    }
+    if (chunk >= state->chunks.size() || state->chunks[chunk] == ChunkState::kPresent) return {};
+    state->chunks[chunk] = ChunkState::kFetching;
+    snapshot = state->snapshot;
+    end = state->fetch_end;
+  }
+  const uint64_t begin = chunk * kChunkBytes;
+  Result<void> fetched;
+  if (begin < end) {
+    Bytes bytes(std::min(kChunkBytes, end - begin));
+    fetched = snapshot->read(begin, bytes, deadline);
+    if (fetched) fetched = write_file(begin, bytes);
+    if (fetched) fetched_bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
+  }
+  auto state = state_.lock();
+  state->chunks[chunk] = fetched ? ChunkState::kPresent : ChunkState::kAbsent;
+  if (fetched && --state->absent == 0) state->snapshot.reset();
+  chunk_came_.notify_all();
+  for (const auto& [at, window] : state->windows)
+    if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(kChunkBytes, window.size_bytes - begin));
+  if (!fetched) return std::unexpected(std::move(fetched).error().within("fetch state \"" + id_.key + "\""));
+  return {};
+}
+
+bool Replica::fill(uint64_t offset) {
+  const bool fetched = fetch_chunk(offset / kChunkBytes, Clock::now() + fill_timeout_).has_value();
+  // Pages of zeros that nobody has written yet are holes too. What is there stays as it is.
+  if (fetched &&
+      ::fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset & ~(kPageBytes - 1)), kPageBytes) == 0)
+    return true;
+  retire_windows();
+  return false;
+}
+
+// ---- push -----------------------------------------------------------------------------------------------------------
+
+Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {
+  const std::unique_lock turn(turn_, deadline);
+  if (!turn) return late(id_, "push");
+  const std::shared_lock content(content_);  // the size stays
+  const uint64_t size = size_bytes();
+  Push push;
+  push.expected = options.expected;
+  push.lock_token = options.lock_token;
+  std::vector<uint64_t> taken;
+  {
+    auto state = state_.lock();
+    scan_windows(*state);
+    const uint64_t begin = std::min(options.range.offset, size);
+    const uint64_t end = begin + std::min(options.range.size_bytes, size - begin);
+    taken.resize(state->dirty.size());
+    for (size_t chunk = 0; chunk < taken.size(); ++chunk) {
+      taken[chunk] = state->dirty[chunk] & pages_within(chunk, begin, end);
+      state->dirty[chunk] &= ~taken[chunk];
+    }
+    const bool any = std::ranges::any_of(taken, [](uint64_t pages) { return pages != 0; });
+    const bool resized = !state->published || state->published_size != size;
+    if (!any && !resized && !push.expected) return state->version;
+    if (resized) push.size_bytes = size;
+  }
+  uint64_t bytes = 0;
+  each_run(taken, [&](uint64_t begin, uint64_t end) { bytes += std::min(end, size) - begin; });
+  Bytes copy;
+  Mapping mapping;
+  const auto gather = [&]() -> Result<void> {
+    if (bytes > kCopyBytesMax) {
+      void* at = ::mmap(nullptr, page_up(size), PROT_READ, MAP_SHARED | MAP_NORESERVE, file_.get(), 0);
+      if (at == MAP_FAILED) return fail_errno("map a replica of state");
+      mapping = Mapping(at, page_up(size));
+      each_run(taken, [&](uint64_t begin, uint64_t end) {
+        push.patches.push_back({begin, {mapping.data() + begin, std::min(end, size) - begin}});
+      });
+      return {};
+    }
+    copy.resize(bytes);
+    uint64_t at = 0;
+    bool failed = false;
+    each_run(taken, [&](uint64_t begin, uint64_t end) {
+      const std::span<uint8_t> to = std::span(copy).subspan(at, std::min(end, size) - begin);
+      failed |=
+          ::pread(file_.get(), to.data(), to.size(), static_cast<off_t>(begin)) != static_cast<ssize_t>(to.size());
+      push.patches.push_back({begin, to});
+      at += to.size();
+    });
+    if (failed) return fail_errno("read a replica of state");
+    return {};
+  };
+  const auto send = [&]() -> Result<Pushed> {
+    TRY(gather());
+    return tier_.push(id_, push, deadline);
+  };
+  const auto pushed = send();
+  auto state = state_.lock();
+  if (!pushed) {
+    for (size_t chunk = 0; chunk < taken.size(); ++chunk) state->dirty[chunk] |= taken[chunk];
+    return std::unexpected(Error(pushed.error()).within("push state \"" + id_.key + "\""));
+  }
+  // Where others pushed meanwhile, this still holds the version it had, with its own pages newer than that.
+  if (state->version == pushed->before)
+    state->version = pushed->after.version;
+  else if (!state->published)
+    state->version = {.epoch = pushed->after.version.epoch, .number = 0};
+  state->published = true;
+  state->published_size = pushed->after.size_bytes;
+  return pushed->after.version;
+}
+
+// ---- pull -----------------------------------------------------------------------------------------------------------
+
+Result<Version> Replica::pull(Deadline deadline) {
+  const std::unique_lock turn(turn_, deadline);
+  if (!turn) return late(id_, "pull");
+  auto pinned = tier_.pin(id_, deadline);
+  if (!pinned) return std::unexpected(std::move(pinned).error().within("pull state \"" + id_.key + "\""));
+  const std::unique_lock content(content_);
+  // Held only for moments: guests write meanwhile, and what they write is dirty.
+  std::vector<uint32_t> present;
+  Version held;
+  {
+    auto state = state_.lock();
+    held = state->version;
+    if (state->published && held == (*pinned)->manifest().version) return held;
+    for (uint32_t chunk = 0; chunk < state->chunks.size(); ++chunk)
+      if (state->chunks[chunk] == ChunkState::kPresent) present.push_back(chunk);
+  }
+  const Manifest manifest = (*pinned)->manifest();
+  const auto take_over = [&]() -> Result<void> {
+    std::vector<uint64_t> changed(present.size(), ~uint64_t{0});
+    if (held.epoch == manifest.version.epoch) {
+      ASSIGN_OR_RETURN(changed, (*pinned)->changed_pages(present, held.number, deadline));
+    }
+    Bytes bytes;
+    for (size_t i = 0; i < present.size(); ++i) {
+      const uint64_t chunk = present[i], base = chunk * kChunkBytes;
+      uint64_t wanted = changed[i];
+      {
+        auto state = state_.lock();
+        scan_windows(*state);
+        wanted &= ~state->dirty[chunk];
+      }
+      if (wanted == 0) continue;
+      const uint64_t first = base + static_cast<uint64_t>(std::countr_zero(wanted)) * kPageBytes;
+      const uint64_t last = base + (64 - static_cast<uint64_t>(std::countl_zero(wanted))) * kPageBytes;
+      // Behind the new end everything is zero.
+      bytes.assign(last - first, 0);
+      if (first < manifest.size_bytes) {
+        const uint64_t count = std::min(last, manifest.size_bytes) - first;
+        TRY((*pinned)->read(first, std::span(bytes).first(count), deadline));
+        fetched_bytes_.fetch_add(count, std::memory_order_relaxed);
+      }
+      std::vector<uint64_t> pages(chunk + 1, 0);
+      pages[chunk] = wanted;
+      Result<void> written;
+      each_run(pages, [&](uint64_t begin, uint64_t end) {
+        const uint64_t file_end = page_up(size_bytes());
+        if (begin >= file_end || !written) return;
+        written = write_file(begin, ByteSpan(bytes).subspan(begin - first, std::min(end, file_end) - begin));
+      });
+      TRY(std::move(written));
+    }
+    return {};
+  };
+  TRY([&]() -> Result<void> {
+    // First longer, so that there is room; shorter last.
+    const bool resized_here = [&] {
+      auto state = state_.lock();
+      return state->published ? state->published_size != size_bytes() : size_bytes() != manifest.size_bytes;
+    }();
+    const uint64_t before = size_bytes();
+    if (!resized_here && manifest.size_bytes > before) {
+      if (::ftruncate(file_.get(),
+                      static_cast<off_t>(std::max(page_up(manifest.size_bytes),
+                                                  static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END))))) != 0)
+        return fail_errno("lengthen a replica of state");
+      size_bytes_.store(manifest.size_bytes, std::memory_order_release);
+    }
+    TRY(take_over());
+    auto state = state_.lock();
+    if (!resized_here && manifest.size_bytes < before) {
+      const auto file_end = static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END));
+      if (file_end > manifest.size_bytes &&
+          ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(manifest.size_bytes),
+                      static_cast<off_t>(file_end - manifest.size_bytes)) != 0)
+        return fail_errno("shorten a replica of state");
+      size_bytes_.store(manifest.size_bytes, std::memory_order_release);
+    }
+    const uint64_t chunks = std::max<uint64_t>(chunks_of(size_bytes()), state->chunks.size());
+    const size_t known = state->chunks.size();
+    state->chunks.resize(chunks, ChunkState::kAbsent);
+    state->dirty.resize(chunks, 0);
+    for (size_t chunk = known; chunk < chunks; ++chunk) ++state->absent;
+    // Chunks behind the end of both are zeros, of which there is nothing to fetch.
+    state->version = manifest.version;
+    state->published = true;
+    state->published_size = manifest.size_bytes;
+    state->fetch_end = std::min(manifest.size_bytes, size_bytes());
+    state->snapshot = state->absent > 0 ? std::move(*pinned) : nullptr;
+    return {};
+  }());
+  return manifest.version;
+}
+
+}  // namespace spore::state

@@ -1,0 +1,146 @@
+// A replica: one state value as this host holds it, in a memory file that guests map and the host reads and writes.
+//
+//                    windows of Faaslets        the host's own reads and writes
+//                           \                     /
+//                            memory file, 256 KiB chunks: present, or a hole that is fetched when it is touched
+//                                |            ^
+//                          push: dirty pages  |  fetch: absent chunks of the pinned version
+//                                v            |  pull: pages that changed since the version held
+//                                 global tier
+//
+// The file has the value's bytes from 0 on; what lies between its size and the end of its last page is zero when it is
+// mapped, and never pushed. A page is dirty from when it is written here, through any window or by the host, until it
+// has been pushed. Pushes and pulls of one replica take turns.
+//
+// Methods block where they say so; the others are for threads that run guests: they hold locks for no longer than a
+// copy. Any thread.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/guarded.h"
+#include "state/global_tier.h"
+#include "state/window_tracker.h"
+
+namespace spore::state {
+
+// Part of a value. `size_bytes` beyond the end means to the end.
+struct ByteRange {
+  uint64_t offset = 0;
+  uint64_t size_bytes = UINT64_MAX;
+};
+
+struct PushOptions {
+  ByteRange range;
+  std::optional<Version> expected;  // else kAlreadyExists
+  uint64_t lock_token = 0;
+};
+
+class Replica final : public WindowTracker::Owner, public std::enable_shared_from_this<Replica> {
+ public:
+  // Of a value that the global tier has; nothing is fetched yet. `tracker`: null where this host can map nothing.
+  static Result<std::shared_ptr<Replica>> of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
+                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  // Of a value that is made here: zeros, known to nobody else until they are pushed.
+  static Result<std::shared_ptr<Replica>> of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
+                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  ~Replica() override;
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  const ValueId& id() const { return id_; }
+  uint64_t size_bytes() const { return size_bytes_.load(std::memory_order_acquire); }
+  // That its clean pages are of; all zero: never pushed.
+  Version version() const { return state_.lock()->version; }
+  bool published() const { return state_.lock()->published; }
+  int fd() const { return file_.get(); }
+  bool can_be_mapped() const { return tracker_ != nullptr; }
+
+  // ---- windows ----
+  // Around the time that [at, at + size_bytes) of this process is a shared mapping of the file, from its beginning.
+  Result<void> add_window(uint8_t* at, uint64_t size_bytes, bool writable);
+  void remove_window(uint8_t* at);
+  // False once windows that exist should not be shown to further calls: the value was removed, or a page could not be
+  // had.
+  bool windows_reusable() const { return !windows_stale_.load(std::memory_order_relaxed); }
+  void retire_windows() { windows_stale_.store(true, std::memory_order_relaxed); }
+
+  // ---- reads and writes of the host ----
+  // Copies at most `to`'s bytes from `offset`; 0 at the end and past it. Nothing where something must be fetched first,
+  // or a pull is under way: fetch(), which blocks, and again. EFAULT and the like: as errno, negative.
+  std::optional<ssize_t> try_read(uint64_t offset, std::span<const iovec> to);
+  // The same for writing, all of it inside the value's size.
+  std::optional<ssize_t> try_write(uint64_t offset, std::span<const iovec> from);
+  // Makes the value longer (by zeros) or shorter; others see it after a push. False where a pull is under way. An error
+  // where memory is short.
+  Result<bool> try_resize(uint64_t size_bytes);
+
+  // ---- blocking ----
+  // Sees to it that these bytes are here.
+  Result<void> fetch(ByteRange range, Deadline deadline);
+  // Publishes what is dirty in whole pages that the range touches. After an error it is as dirty as before.
+  Result<Version> push(const PushOptions& options, Deadline deadline);
+  // Takes over the newest version: of the pages that are here and not dirty those that changed, now; absent chunks when
+  // they are touched. kNotFound: the value was removed.
+  Result<Version> pull(Deadline deadline);
+
+  // Whether there is anything that a push would publish. Scans the windows.
+  bool dirty();
+  bool mapped() const { return !state_.lock()->windows.empty(); }
+  // Of the value, that have been fetched; for metrics and tests.
+  uint64_t fetched_bytes() const { return fetched_bytes_.load(std::memory_order_relaxed); }
+
+  bool fill(uint64_t offset) override;
+
+ private:
+  struct Window {
+    uint64_t size_bytes = 0;
+    bool writable = false;
+  };
+  enum class ChunkState : uint8_t { kPresent, kAbsent, kFetching };
+  struct State {
+    Version version;                     // number 0: of an epoch of which nothing is here
+    bool published = false;              // the global tier has, or had, the value
+    uint64_t published_size = 0;         // of the value there at that version
+    uint64_t fetch_end = 0;              // of the snapshot's bytes, those up to here are the value's still
+    std::shared_ptr<Snapshot> snapshot;  // while chunks are absent
+    std::vector<ChunkState> chunks;
+    size_t absent = 0;            // chunks that are not present
+    std::vector<uint64_t> dirty;  // pages of each chunk, lowest bit first
+    std::map<uint8_t*, Window> windows;
+  };
+
+  Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  Result<void> make_file(uint64_t size_bytes);
+  static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
+  static void mark_dirty(State& state, uint64_t begin, uint64_t end);
+  static void scan_windows(State& state);
+  Result<void> fetch_chunk(uint64_t chunk, Deadline deadline);
+  Result<void> write_file(uint64_t offset, ByteSpan bytes);
+
+  const ValueId id_;
+  GlobalTier& tier_;
+  WindowTracker* const tracker_;
+  const std::chrono::milliseconds fill_timeout_;
+  UniqueFd file_;
+  std::atomic<uint64_t> size_bytes_ = 0;
+  std::atomic<bool> windows_stale_ = false;
+  std::atomic<uint64_t> fetched_bytes_ = 0;
+  std::timed_mutex turn_;      // of pushes and pulls
+  std::shared_mutex content_;  // shared: who copies into or out of the file; exclusive: a pull
+  Guarded<State> state_;
+  std::condition_variable chunk_came_;
+};
+
+}  // namespace spore::state
