@@ -1,8 +1,10 @@
 #include "faaslet/builtins.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "faaslet/const_expr.h"
+#include "faaslet/guarded_copy.h"
 
 namespace spore::faaslet {
 
@@ -12,6 +14,18 @@ using wasm::TrapKind;
 namespace {
 
 bool fits(uint64_t offset, uint64_t count, uint64_t size) { return offset <= size && count <= size - offset; }
+
+// As memmove, but false where a page is missing.
+bool guarded_move(uint8_t* to, const uint8_t* from, uint64_t count) {
+  if (to <= from || to >= from + count) return guarded_copy(to, from, count);
+  uint8_t block[4096];
+  while (count > 0) {  // from the end, so that nothing is overwritten before it was read
+    const uint64_t bytes = std::min<uint64_t>(count, sizeof(block));
+    count -= bytes;
+    if (!guarded_copy(block, from + count, bytes) || !guarded_copy(to + count, block, bytes)) return false;
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -77,17 +91,27 @@ HostResult Builtins::memory_copy() {
   const Memory to = memory(operand(0));
   const Memory from = memory(operand(1));
   const uint64_t destination = operand(2), source = operand(3), count = operand(4);
-  if (!fits(destination, count, to.size_bytes) || !fits(source, count, from.size_bytes))
+  if (fits(destination, count, to.size_bytes) && fits(source, count, from.size_bytes)) {
+    std::memmove(to.base + destination, from.base + source, count);
+    return HostResult::kDone;
+  }
+  const bool held = (fits(destination, count, to.size_bytes) || in_window(operand(0), destination, count)) &&
+                    (fits(source, count, from.size_bytes) || in_window(operand(1), source, count));
+  if (!held || !guarded_move(to.base + destination, from.base + source, count))
     return trap(TrapKind::kMemoryOutOfBounds);
-  std::memmove(to.base + destination, from.base + source, count);
   return HostResult::kDone;
 }
 
 HostResult Builtins::memory_fill() {
   const Memory to = memory(operand(0));
   const uint64_t destination = operand(1), count = operand(3);
-  if (!fits(destination, count, to.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
-  std::memset(to.base + destination, static_cast<int>(operand(2) & 0xff), count);
+  const auto value = static_cast<uint8_t>(operand(2));
+  if (fits(destination, count, to.size_bytes)) {
+    std::memset(to.base + destination, value, count);
+    return HostResult::kDone;
+  }
+  if (!in_window(operand(0), destination, count) || !guarded_fill(to.base + destination, value, count))
+    return trap(TrapKind::kMemoryOutOfBounds);
   return HostResult::kDone;
 }
 
@@ -97,9 +121,12 @@ HostResult Builtins::memory_init() {
   const uint64_t destination = operand(2), source = operand(3), count = operand(4);
   const Bytes& bytes = f_.module().data_segments[segment].bytes;
   const bool dropped = f_.in_slot<uint8_t>(f_.object().layout().data_dropped + static_cast<int64_t>(segment));
-  if (!fits(destination, count, to.size_bytes) || !fits(source, count, dropped ? 0 : bytes.size()))
+  const bool windowed = !fits(destination, count, to.size_bytes);
+  if ((windowed && !in_window(operand(1), destination, count)) || !fits(source, count, dropped ? 0 : bytes.size()))
     return trap(TrapKind::kMemoryOutOfBounds);
-  if (count != 0) std::memcpy(to.base + destination, bytes.data() + source, count);
+  if (count != 0 && !windowed) std::memcpy(to.base + destination, bytes.data() + source, count);
+  if (windowed && !guarded_copy(to.base + destination, bytes.data() + source, count))
+    return trap(TrapKind::kMemoryOutOfBounds);
   return HostResult::kDone;
 }
 

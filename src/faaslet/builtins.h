@@ -17,6 +17,10 @@ class Builtins {
     uint64_t size_bytes;
   };
   Memory memory(uint64_t index) const;
+  // Whether [address, +count) is in a window, where copies must expect pages that are missing or read-only.
+  bool in_window(uint64_t memory_index, uint64_t address, uint64_t count) const {
+    return memory_index == 0 && f_.window_holds(address, count);
+  }
   wasm::TableDescriptor& table(uint64_t index) const;
   wasm::TableEntry* entries(const wasm::TableDescriptor& table) const;
   wasm::TableEntry entry_of(uint64_t table_index, uint64_t reference) const;

@@ -71,7 +71,7 @@ Faaslet::Faaslet(Slot slot, std::shared_ptr<const LoadedObject> object, std::spa
   CHECK(links_.size() == module().imported_functions, links_.size(), module().imported_functions);
 }
 
-Faaslet::~Faaslet() = default;
+Faaslet::~Faaslet() { forget_windows(); }
 
 Result<std::unique_ptr<Faaslet>> Faaslet::restore(Slot slot, std::shared_ptr<const ProtoFaaslet> proto,
                                                   std::span<const HostFunction> links, void* host_state) {
@@ -231,7 +231,9 @@ std::optional<uint64_t> Faaslet::grow_memory(uint32_t index, uint64_t delta_page
   uint64_t pages_max = header().memory_pages_max;
   uint8_t* base = memory();
   if (index == 0) {
-    pages_max = std::min(pages_max, static_cast<uint64_t>(window_floor_) / wasm::kPageBytes);
+    const uint64_t wanted = *size_bytes + std::min(delta_pages, wasm::kMemory32PagesMax) * wasm::kPageBytes;
+    if (wanted > windows_begin()) unmap_unused_windows();
+    pages_max = std::min(pages_max, windows_begin() / wasm::kPageBytes);
   } else {
     auto& descriptor = in_slot<wasm::MemoryDescriptor>(object_->layout().memory_descriptors +
                                                        int64_t{index} * int64_t{sizeof(wasm::MemoryDescriptor)});

@@ -18,6 +18,7 @@
 #include "faaslet/proto_faaslet.h"
 #include "faaslet/seat.h"
 #include "faaslet/slot.h"
+#include "faaslet/window.h"
 
 namespace spore::faaslet {
 
@@ -53,9 +54,27 @@ class Faaslet {
   uint8_t* memory() const { return slot_.memory(); }
   uint64_t memory_bytes() const { return header().memory_size_bytes; }
 
+  // Whether guest addresses [address, address + size_bytes) lie in memory 0 or in one window. Whether they can be read
+  // and written is only known when it is tried.
+  bool holds(uint64_t address, uint64_t size_bytes) const {
+    const uint64_t memory = memory_bytes();
+    return (address <= memory && size_bytes <= memory - address) || window_holds(address, size_bytes);
+  }
+  bool window_holds(uint64_t address, uint64_t size_bytes) const;
+
+  // Maps `size_bytes` (not 0, rounded up to whole pages) of the source's file, from its beginning. The guest's address.
+  // kResourceExhausted: no room between memory and the windows, or too many of them.
+  Result<uint32_t> map_window(std::shared_ptr<WindowSource> source, uint64_t size_bytes, bool writable);
+  void unmap_window(uint32_t address);
+  std::span<const Window> windows() const { return windows_; }
+  // The call that runs relies on it: it stays until that ends.
+  void use_window(size_t index) { windows_[index].in_use = true; }
+  // All of them, between calls.
+  void unmap_windows();
+
   // Makes this again what it was when restored, for another call: whatever the guest wrote is undone. Pages that it has
   // written to stay mapped, up to kKeptPagesMax, so that the next call takes no fault for them. False where a system
-  // call failed: the slot must be cleared then.
+  // call failed: the slot must be cleared then. Windows stay, for a call that wants the same, if their source agrees.
   bool reset();
   // What it holds in memory of its own, at the last reset().
   uint64_t kept_bytes() const;
@@ -76,7 +95,10 @@ class Faaslet {
   uint64_t parked_bytes() const { return parked_ ? parked_->bytes.size() : 0; }
 
   // The slot, still full of the guest's pages; the Faaslet can only be destroyed then.
-  Slot take_slot() { return std::move(slot_); }
+  Slot take_slot() {
+    forget_windows();
+    return std::move(slot_);
+  }
 
   // A page that is kept costs a tenth of a microsecond at each reset, one that is not costs two when it is touched.
   static constexpr uint64_t kKeptPagesMax = 4096;
@@ -114,6 +136,7 @@ class Faaslet {
     std::vector<uint64_t> region_bytes;
     std::vector<MemoryRun> pages;  // by offset from M, modulo 2^64; in `bytes`
     Bytes bytes;
+    std::vector<Window> windows;
   };
 
   uint64_t memory_bytes_of(size_t memory) const;
@@ -128,6 +151,16 @@ class Faaslet {
   bool drop_pages(std::span<const uint64_t> ends);
   void show_working_set() const;
 
+  // Finds `size_bytes` between memory and the lowest window, or between windows; 0: there is no room.
+  uint64_t room_for_window(uint64_t size_bytes) const;
+  Result<void> map_source(const Window& window);
+  void unmap(size_t index);
+  void unmap_unused_windows();
+  // They are about to go with the slot.
+  void forget_windows();
+  // Where the lowest begins; memory may grow up to there.
+  uint64_t windows_begin() const;
+
   HostResult dispatch(uint32_t call);
   HostResult call_thunk(Faaslet& target, uint32_t function);
   // What an entry ended with; `stack_top`, from M, is where its frames began.
@@ -139,7 +172,8 @@ class Faaslet {
   std::shared_ptr<const ProtoFaaslet> proto_;  // keeps the image while it is mapped
   std::span<const HostFunction> links_;
   void* host_state_ = nullptr;
-  int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // memory 0 grows up to here
+  int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // other memories begin here; windows end
+  std::vector<Window> windows_;                                          // by offset, highest first
   std::vector<CopiedRange> copied_;  // pages of grown memory beyond its end now are zero already
   uint64_t tracked_seat_ = 0;    // copied_ is complete as long as the guest has run on this seat only (0: it is not),
   uint64_t tracked_faults_ = 0;  // and its thread has taken this many page faults

@@ -76,6 +76,10 @@ bool Faaslet::reset() {
     const uint64_t image_end = begin_of_region(i) + regions[i].image_bytes;
     if (ends[i] > image_end && ::mprotect(at(image_end), ends[i] - image_end, PROT_NONE) != 0) return false;
   }
+  for (size_t i = windows_.size(); i-- > 0;) {
+    windows_[i].in_use = false;
+    if (!windows_[i].source->reusable()) unmap(i);
+  }
   tracked_seat_ = seat;
   tracked_faults_ = faults;
   clean_ = true;
@@ -259,6 +263,9 @@ Result<Slot> Faaslet::move_out() {
     parked->bytes.insert(parked->bytes.end(), at(base + from), at(base + to));
     parked->pages.push_back({from, ByteSpan(parked->bytes).subspan(offset)});
   }
+  // An idle one keeps none: the next call maps what it wants.
+  if (!clean_) parked->windows = windows_;
+  forget_windows();
   parked_ = std::move(parked);
   copied_ = {};
   used_pages_ = {};
@@ -279,7 +286,11 @@ Result<void> Faaslet::move_into(Slot slot) {
   for (const MemoryRun& run : parked_->pages)
     std::memcpy(base + static_cast<int64_t>(run.offset), run.bytes.data(), run.bytes.size());
   slot_ = std::move(slot);
-  parked_.reset();
+  const auto parked_state = std::move(parked_);
+  for (Window& window : parked_state->windows) {
+    TRY(map_source(window));
+    windows_.push_back(std::move(window));
+  }
   return {};
 }
 

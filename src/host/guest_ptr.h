@@ -3,8 +3,9 @@
 // An address that comes from a guest is only a number. A GuestPtr<T> offers no way to the bytes but three: copy_in,
 // copy_out, and range(), an iovec for a system call. Each first checks the whole range against the size of linear
 // memory (unsigned, in 64 bits, so that nothing wraps), and each copy fetches a guest word once: what has been checked
-// is what is used, whatever another thread of the guest writes meanwhile. A page that is not there (a hole, a file cut
-// short) makes a copy fail, as a range outside does. No alignment is asked of a guest.
+// is what is used, whatever another thread or another Faaslet writes meanwhile. A page that is not there or cannot be
+// written (a hole, a file cut short, a read-only window) makes a copy fail, as a range outside does. No alignment is
+// asked of a guest.
 //
 // A function of WASI answers a failure with EFAULT, as POSIX does; others trap (out of bounds memory access).
 #pragma once
@@ -22,16 +23,18 @@
 
 namespace spore::host {
 
-// Linear memory 0 for the time of one host call. It may grow, but never moves or shrinks, so a range that was inside
-// stays inside.
+// Linear memory 0 and the windows above it, for the time of one host call. Memory may grow, but never moves or shrinks,
+// and windows stay, so a range that was inside stays inside.
 class GuestMemory {
  public:
   GuestMemory(uint8_t* base, uint64_t size_bytes) : base_(base), size_bytes_(size_bytes) {}
-  explicit GuestMemory(faaslet::Faaslet& faaslet) : GuestMemory(faaslet.memory(), faaslet.memory_bytes()) {}
+  explicit GuestMemory(const faaslet::Faaslet& faaslet)
+      : base_(faaslet.memory()), size_bytes_(faaslet.memory_bytes()), faaslet_(&faaslet) {}
   explicit GuestMemory(faaslet::HostCall& call) : GuestMemory(call.faaslet()) {}
 
   bool holds(uint64_t address, uint64_t size_bytes) const {
-    return address <= size_bytes_ && size_bytes <= size_bytes_ - address;
+    return (address <= size_bytes_ && size_bytes <= size_bytes_ - address) ||
+           (faaslet_ && faaslet_->window_holds(address, size_bytes));
   }
 
  private:
@@ -39,6 +42,7 @@ class GuestMemory {
   friend class GuestPtr;
   uint8_t* base_;
   uint64_t size_bytes_;
+  const faaslet::Faaslet* faaslet_ = nullptr;
 };
 
 template <class T>
