@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,8 +26,11 @@
 #include "base/result.h"
 #include "faaslet/host_call.h"
 #include "host/call_files.h"
+#include "state/operation.h"
 
 namespace spore::host {
+
+struct StateServices;  // host/state_access.h
 
 enum class Access : uint8_t { kReadOnly, kReadWrite };
 
@@ -78,6 +82,10 @@ struct CallSetup {
   Streams streams;
   CallStreams* call_streams = nullptr;  // outlives the call
   HostLimits limits;
+  const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
+  std::string tenant;                             // whose state it is
+  std::string call_key;                           // names this call among all, at most 32 bytes
+  std::optional<faaslet::Clock::time_point> deadline;
 };
 
 // Sum of the bytes of all arguments and environment variables.
@@ -107,9 +115,11 @@ struct Descriptor {
 // What a host call that has parked must remember until it is dispatched again. Empty between host calls.
 struct PendingCall {
   bool active = false;
-  faaslet::Clock::time_point started;  // when it was first dispatched
-  uint64_t bytes_done = 0;             // transferred before it parked
-  UniqueFd wait_fd;                    // an epoll set, where it waits for several descriptors
+  faaslet::Clock::time_point started;           // when it was first dispatched
+  uint64_t bytes_done = 0;                      // transferred before it parked
+  UniqueFd wait_fd;                             // an epoll set, where it waits for several descriptors
+  std::shared_ptr<state::Operation> operation;  // on state
+  std::shared_ptr<Bytes> answer;                // that the operation fills
 };
 
 struct ImportDeclaration;
@@ -144,6 +154,14 @@ struct HostState {
   std::chrono::nanoseconds cpu_time_base{0};
 
   PendingCall pending;
+
+  const StateServices* state_services = nullptr;
+  std::string tenant;
+  std::string call_key;
+  uint64_t effects = 0;  // on state that must not happen twice, were the call run again
+  std::optional<faaslet::Clock::time_point> deadline;
+  // The name of the next one: the same in each run of the call.
+  std::string next_once() { return call_key + "." + std::to_string(effects++); }
 
   // Of a Faaslet that runs initialisers: the import that it asked for and cannot have, and how often it looked at the
   // clock.

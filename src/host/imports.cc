@@ -8,6 +8,7 @@
 #include "host/binding.h"
 #include "host/host_state.h"
 #include "host/spore_calls.h"
+#include "host/state_calls.h"
 #include "host/wasi.h"
 
 namespace spore::host {
@@ -65,6 +66,39 @@ std::vector<ImportDeclaration> make_table() {
                            "returns how many, 0 past the end."),
       declare<&output_write>(kSpore, "output_write", InInitialiser::kNotCaptured,
                              "(pointer, size): appends size bytes to the call's output; returns size."),
+
+      // State: each returns what it says, or minus an error number of WASI (host/state_calls.h).
+      declare<&state_map>(kSpore, "state_map", InInitialiser::kNotCaptured,
+                          "(key, length, size, flags): the value in memory; its address. Makes one of size zeros where "
+                          "there is none; size 0: as it is. Flag 1: read-only."),
+      declare<&state_unmap>(kSpore, "state_unmap", InInitialiser::kNotCaptured,
+                            "(key, length): takes the value out of memory."),
+      declare<&state_read>(
+          kSpore, "state_read", InInitialiser::kNotCaptured,
+          "(key, length, offset, pointer, size): copies at most size bytes from offset; how many, 0 at the end."),
+      declare<&state_write>(kSpore, "state_write", InInitialiser::kNotCaptured,
+                            "(key, length, offset, pointer, size): copies size bytes into the value."),
+      declare<&state_append>(
+          kSpore, "state_append", InInitialiser::kNotCaptured,
+          "(key, length, pointer, size): puts size bytes behind the value, in the global tier at once; their offset."),
+      declare<&state_size>(kSpore, "state_size", InInitialiser::kNotCaptured,
+                           "(key, length): the size of the value in bytes."),
+      declare<&state_resize>(kSpore, "state_resize", InInitialiser::kNotCaptured,
+                             "(key, length, size): makes it longer by zeros, or shorter."),
+      declare<&state_delete>(kSpore, "state_delete", InInitialiser::kNotCaptured, "(key, length): removes the value."),
+      declare<&state_list>(kSpore, "state_list", InInitialiser::kNotCaptured,
+                           "(prefix, length, after, length, pointer, size): keys that begin with prefix and come after "
+                           "`after`, each with a NUL; their bytes in all, 0 at the end. size is at least 513."),
+      declare<&state_push>(
+          kSpore, "state_push", InInitialiser::kNotCaptured,
+          "(key, length, offset, size): publishes what changed in the pages of that range; size 0: to the end."),
+      declare<&state_push_if>(
+          kSpore, "state_push_if", InInitialiser::kNotCaptured,
+          "(key, length, version): publishes if the global tier has that version (two i64), else EAGAIN."),
+      declare<&state_pull>(kSpore, "state_pull", InInitialiser::kNotCaptured,
+                           "(key, length, offset, size): takes over the newest version; fetches that range of it."),
+      declare<&state_version>(kSpore, "state_version", InInitialiser::kNotCaptured,
+                              "(key, length, version): writes the version that is here, two i64."),
 
       declare<&args_get>(kWasi, "args_get", "(argv, argv_buf): the arguments; sizes by args_sizes_get."),
       declare<&args_sizes_get>(kWasi, "args_sizes_get", "-> (count, bytes) of the arguments."),

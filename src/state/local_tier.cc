@@ -1,6 +1,7 @@
 #include "state/local_tier.h"
 
 #include <algorithm>
+#include <set>
 
 namespace spore::state {
 
@@ -161,14 +162,41 @@ Result<uint64_t> LocalTier::append(const ValueId& id, ByteSpan bytes, std::strin
 
 // ---- looking --------------------------------------------------------------------------------------------------------
 
-std::vector<std::pair<std::string, uint64_t>> LocalTier::unpublished(const std::string& tenant,
-                                                                     const std::string& prefix) {
-  std::vector<std::pair<std::string, uint64_t>> out;
-  auto state = state_.lock();
-  for (const auto& [id, entry] : state->entries)
-    if (id.tenant == tenant && id.key.starts_with(prefix) && entry.replica && !entry.replica->published())
-      out.emplace_back(id.key, entry.replica->size_bytes());
-  std::ranges::sort(out);
+Result<std::vector<std::string>> LocalTier::list(const std::string& tenant, const std::string& prefix,
+                                                 const std::string& after, uint64_t bytes_max, Deadline deadline) {
+  if (bytes_max < kKeyBytesMax + 1)
+    return fail(ErrorCode::kInvalidArgument,
+                "a list of keys needs room for at least " + std::to_string(kKeyBytesMax + 1) + " bytes");
+  std::set<std::string> unpublished;
+  {
+    auto state = state_.lock();
+    for (const auto& [id, entry] : state->entries)
+      if (id.tenant == tenant && id.key.starts_with(prefix) && id.key > after && entry.replica &&
+          !entry.replica->published())
+        unpublished.insert(id.key);
+  }
+  std::vector<std::string> out;
+  uint64_t bytes = 0;
+  const auto add = [&](std::string key) {
+    bytes += key.size() + 1;
+    if (bytes <= bytes_max) out.push_back(std::move(key));
+    return bytes <= bytes_max;
+  };
+  constexpr size_t kPage = 256;
+  std::string from = after;
+  do {
+    ASSIGN_OR_RETURN(KeyPage page, global_.list(tenant, prefix, from, kPage, deadline));
+    for (KeyPage::Entry& entry : page.entries) {
+      if (entry.key <= after) continue;
+      while (!unpublished.empty() && *unpublished.begin() < entry.key)
+        if (!add(std::move(unpublished.extract(unpublished.begin()).value()))) return out;
+      unpublished.erase(entry.key);
+      if (!add(std::move(entry.key))) return out;
+    }
+    from = std::move(page.next);
+  } while (!from.empty());
+  while (!unpublished.empty())
+    if (!add(std::move(unpublished.extract(unpublished.begin()).value()))) break;
   return out;
 }
 

@@ -58,8 +58,10 @@ class LocalTier {
   // Never blocks. Changes what the replica is charged for. False: no room.
   bool charge(const ValueId& id, uint64_t size_bytes);
 
-  // Keys of the tenant that are open here and that nobody has pushed yet, with that prefix, sorted.
-  std::vector<std::pair<std::string, uint64_t>> unpublished(const std::string& tenant, const std::string& prefix);
+  // Blocks. Keys of the tenant with that prefix that come after `after`, sorted, those that nobody has pushed yet too;
+  // as many as have, with one byte more for each, `bytes_max` bytes (at least kKeyBytesMax + 1).
+  Result<std::vector<std::string>> list(const std::string& tenant, const std::string& prefix, const std::string& after,
+                                        uint64_t bytes_max, Deadline deadline);
   LocalTierStats stats() const;
 
  private:

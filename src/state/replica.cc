@@ -322,6 +322,12 @@ bool Replica::fill(uint64_t offset) {
   return false;
 }
 
+Result<void> Replica::settle(Deadline deadline) {
+  const std::unique_lock turn(turn_, deadline);
+  if (!turn) return late(id_, "change");
+  return {};
+}
+
 // ---- push -----------------------------------------------------------------------------------------------------------
 
 Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {

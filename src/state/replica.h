@@ -89,6 +89,8 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   // ---- blocking ----
   // Sees to it that these bytes are here.
   Result<void> fetch(ByteRange range, Deadline deadline);
+  // Waits until no push or pull is under way.
+  Result<void> settle(Deadline deadline);
   // Publishes what is dirty in whole pages that the range touches. After an error it is as dirty as before.
   Result<Version> push(const PushOptions& options, Deadline deadline);
   // Takes over the newest version: of the pages that are here and not dirty those that changed, now; absent chunks when

@@ -295,6 +295,10 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
     setup.limits.output_held_max = kOutputHeldMax;
   }
   setup.limits.log_bytes_max = options_.log_bytes_max;
+  setup.state_services = options_.state;
+  setup.tenant = function.id.tenant;
+  setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
+  setup.deadline = job.deadline;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
   job.start = StartKind::kWarm;

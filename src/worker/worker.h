@@ -53,6 +53,7 @@ struct WorkerOptions {
   uint64_t log_bytes_max = 64 << 10;       // of one call
   PoolOptions pool;
   FileRoots file_roots;
+  const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
 };
 
 struct WorkerStats {

@@ -1,0 +1,38 @@
+// How a call reaches the state of its tenant.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "faaslet/window.h"
+#include "state/local_tier.h"
+#include "state/operation.h"
+
+namespace spore::host {
+
+// What a host has for all its calls; outlives them.
+struct StateServices {
+  state::LocalTier* tier = nullptr;
+  state::BlockingPool* pool = nullptr;
+  std::chrono::milliseconds timeout{10'000};  // of an operation that waits for the global tier
+};
+
+// A replica in a window of a Faaslet.
+class StateWindow final : public faaslet::WindowSource {
+ public:
+  explicit StateWindow(std::shared_ptr<state::Replica> replica) : replica_(std::move(replica)) {}
+  const std::shared_ptr<state::Replica>& replica() const { return replica_; }
+
+  int fd() const override { return replica_->fd(); }
+  Result<void> mapped(uint8_t* at, uint64_t size_bytes, bool writable) override {
+    return replica_->add_window(at, size_bytes, writable);
+  }
+  void unmapping(uint8_t* at) override { replica_->remove_window(at); }
+  bool reusable() const override { return replica_->windows_reusable(); }
+
+ private:
+  const std::shared_ptr<state::Replica> replica_;
+};
+
+}  // namespace spore::host

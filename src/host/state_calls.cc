@@ -1,0 +1,398 @@
+#include "host/state_calls.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "host/state_access.h"
+#include "host/wasi_abi.h"
+
+namespace spore::host::calls {
+
+namespace {
+
+using state::ByteRange;
+using state::Deadline;
+using state::LocalTier;
+using state::Operation;
+using state::Replica;
+using state::ValueId;
+using state::Version;
+using wasi::Errno;
+
+constexpr int kRoundsMax = 64;  // of fetching and finding that it went again, before a read is told to come back
+
+HostState& state_of(HostCall& call) { return call.state<HostState>(); }
+
+int64_t failed(Errno error) { return -static_cast<int64_t>(error); }
+
+Errno errno_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kInvalidModule: return Errno::kInval;
+    case ErrorCode::kNotFound: return Errno::kNoEnt;
+    case ErrorCode::kAlreadyExists: return Errno::kAgain;
+    case ErrorCode::kResourceExhausted: return Errno::kNoMem;
+    case ErrorCode::kDeadlineExceeded: return Errno::kTimedOut;
+    case ErrorCode::kUnavailable: return Errno::kHostUnreach;
+    case ErrorCode::kPermissionDenied: return Errno::kPerm;
+    case ErrorCode::kFailedPrecondition: return Errno::kStale;
+    case ErrorCode::kInternal: return Errno::kIo;
+  }
+  return Errno::kIo;
+}
+
+// The error, as the guest gets it; and as its log has it. A missing value is no news.
+int64_t failed(HostCall& call, std::string_view what, const Error& error) {
+  if (error.code != ErrorCode::kNotFound && error.code != ErrorCode::kAlreadyExists)
+    state_of(call).append_log(as_bytes(std::string(what) + ": " + error.message + "\n"));
+  return failed(errno_of(error.code));
+}
+
+HostResult out_of_bounds(HostCall& call, std::string_view what) {
+  return call.trap(wasm::TrapKind::kMemoryOutOfBounds, std::string(what) + ": a pointer is outside memory");
+}
+
+// One dispatch of a function on state: its value, and the means to wait.
+class StateCall {
+ public:
+  // Where not ok(), the reply says what the guest gets.
+  StateCall(HostCall& call, std::string_view name, Key key, uint32_t key_len) : StateCall(call, name) {
+    if (!ok()) return;
+    id_.key.resize(std::min<size_t>(key_len, state::kKeyBytesMax + 1));
+    if (!key.range(GuestMemory(call), key_len)) {
+      refuse(out_of_bounds(call, name));
+    } else if (!key.copy_in(GuestMemory(call), {reinterpret_cast<uint8_t*>(id_.key.data()), id_.key.size()})) {
+      refuse(out_of_bounds(call, name));
+    } else if (const auto checked = state::check_key(id_.key); !checked) {
+      refuse(failed(call, name, checked.error()));
+    }
+  }
+  StateCall(HostCall& call, std::string_view name) : call_(call), name_(name) {
+    if (services())
+      id_.tenant = state_of(call).tenant;
+    else
+      refuse(failed(Errno::kNotSup));
+  }
+
+  bool ok() const { return ok_; }
+  Reply<int64_t> reply() const { return reply_; }
+  const ValueId& id() const { return id_; }
+  const StateServices* services() const { return state_of(call_).state_services; }
+  LocalTier& tier() const { return *services()->tier; }
+
+  Deadline deadline() const {
+    const auto limit = state::Clock::now() + services()->timeout;
+    return std::min(limit, state_of(call_).deadline.value_or(limit));
+  }
+  // The error of the operation that a former dispatch waited for, or its value; nothing where there was none.
+  std::optional<Result<int64_t>> take_result() {
+    auto& pending = state_of(call_).pending;
+    if (!pending.operation) return std::nullopt;
+    auto result = pending.operation->result();
+    pending.operation.reset();
+    return result;
+  }
+  // A former dispatch started something that has not ended: the guest was woken for another reason.
+  bool still_waits() const {
+    const auto& pending = state_of(call_).pending;
+    return pending.operation && !pending.operation->ended();
+  }
+  Reply<int64_t> wait() {
+    const int fd = state_of(call_).pending.operation->fd();
+    if (fd < 0) return failed(Errno::kNfile);
+    return call_.park({.fd = fd, .events = POLLIN});
+  }
+  Reply<int64_t> begin(std::function<Result<int64_t>()> work) {
+    auto& pending = state_of(call_).pending;
+    pending.operation = services()->pool->start(id_.tenant, std::move(work));
+    return wait();
+  }
+  Reply<int64_t> fails(const Error& error) const { return failed(call_, name_, error); }
+  // The same for what the store was asked to keep.
+  Reply<int64_t> fails_to_store(const Error& error) const {
+    const int64_t reply = failed(call_, name_, error);
+    return error.code == ErrorCode::kResourceExhausted ? failed(Errno::kNoSpc) : reply;
+  }
+
+  // The answer of a function that is one operation: begin `work`, wait, give what it gave.
+  template <class Work>
+  Reply<int64_t> run(Work work) {
+    if (!ok()) return reply();
+    if (still_waits()) return wait();
+    if (const auto result = take_result()) return *result ? Reply<int64_t>(**result) : fails_to_store(result->error());
+    return begin(std::move(work));
+  }
+  // The answer of one that needs the open replica: `use` gives it, or nothing where `prepare` (blocking, on a thread of
+  // the pool) must see to something first. `size_bytes`: to make the value with.
+  template <class Use, class Prepare>
+  Reply<int64_t> with_replica(std::optional<uint64_t> size_bytes, Use use, Prepare prepare) {
+    if (!ok()) return reply();
+    if (still_waits()) return wait();
+    const auto result = take_result();
+    if (result && !*result) return fails(result->error());
+    const auto replica = tier().find(id_);
+    if (replica) {
+      for (int round = 0; round < (result ? kRoundsMax : 1); ++round)
+        if (auto answer = use(*replica)) return *answer;
+    }
+    return begin([&tier = tier(), id = id_, size_bytes, deadline = deadline(), prepare]() -> Result<int64_t> {
+      ASSIGN_OR_RETURN(const auto opened, tier.open(id, size_bytes, deadline));
+      TRY(prepare(*opened, deadline));
+      return 0;
+    });
+  }
+
+ private:
+  void refuse(Reply<int64_t> reply) {
+    ok_ = false;
+    reply_ = reply;
+  }
+  HostCall& call_;
+  const std::string_view name_;
+  ValueId id_;
+  bool ok_ = true;
+  Reply<int64_t> reply_ = 0;
+};
+
+Result<void> nothing_to_prepare(Replica&, Deadline) { return {}; }
+
+// A window of this Faaslet that shows the value, or nothing.
+std::optional<size_t> find_window(faaslet::Faaslet& faaslet, std::string_view key, bool writable) {
+  const auto windows = faaslet.windows();
+  for (size_t i = 0; i < windows.size(); ++i) {
+    const auto* source = dynamic_cast<const StateWindow*>(windows[i].source.get());
+    if (!source || windows[i].writable != writable || source->replica()->id().key != key) continue;
+    if (windows[i].size_bytes < source->replica()->size_bytes() || !source->reusable()) continue;
+    return i;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t size, uint32_t flags) {
+  StateCall on(call, "state_map", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (flags & ~kMapReadOnly) return failed(Errno::kInval);
+  const bool writable = !(flags & kMapReadOnly);
+  faaslet::Faaslet& faaslet = call.faaslet();
+  const auto wrong_size = [&](uint64_t has) -> Reply<int64_t> {
+    return on.fails({ErrorCode::kInvalidArgument, "state \"" + on.id().key + "\" has " + std::to_string(has) +
+                                                      " bytes, not " + std::to_string(size)});
+  };
+  if (!on.still_waits()) {
+    if (const auto index = find_window(faaslet, on.id().key, writable)) {
+      const faaslet::Window& window = faaslet.windows()[*index];
+      const uint64_t has = static_cast<const StateWindow&>(*window.source).replica()->size_bytes();
+      on.take_result();
+      if (size != 0 && size != has) return wrong_size(has);
+      faaslet.use_window(*index);
+      return static_cast<int64_t>(window.offset);
+    }
+  }
+  return on.with_replica(
+      size == 0 ? std::nullopt : std::optional(size),
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        if (!replica.can_be_mapped()) return failed(Errno::kNotSup);
+        const uint64_t has = replica.size_bytes();
+        if (size != 0 && size != has) return wrong_size(has);
+        if (has == 0)
+          return on.fails({ErrorCode::kInvalidArgument, "state \"" + on.id().key + "\" has no bytes to map"});
+        auto mapped = faaslet.map_window(std::make_shared<StateWindow>(replica.shared_from_this()), has, writable);
+        if (!mapped) return on.fails(mapped.error());
+        return static_cast<int64_t>(*mapped);
+      },
+      nothing_to_prepare);
+}
+
+Reply<int64_t> state_unmap(HostCall& call, Key key, uint32_t key_len) {
+  StateCall on(call, "state_unmap", key, key_len);
+  if (!on.ok()) return on.reply();
+  faaslet::Faaslet& faaslet = call.faaslet();
+  int64_t count = 0;
+  for (size_t i = faaslet.windows().size(); i-- > 0;) {
+    const faaslet::Window& window = faaslet.windows()[i];
+    const auto* source = dynamic_cast<const StateWindow*>(window.source.get());
+    if (!source || source->replica()->id().key != on.id().key) continue;
+    faaslet.unmap_window(static_cast<uint32_t>(window.offset));
+    ++count;
+  }
+  return count > 0 ? 0 : failed(Errno::kNoEnt);
+}
+
+Reply<int64_t> state_read(HostCall& call, Key key, uint32_t key_len, uint64_t offset, GuestPtr<uint8_t> to,
+                          uint32_t size) {
+  const auto range = to.range(GuestMemory(call), size);
+  if (!range) return out_of_bounds(call, "state_read");
+  StateCall on(call, "state_read", key, key_len);
+  return on.with_replica(
+      std::nullopt,
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        const auto got = replica.try_read(offset, {&*range, 1});
+        if (!got) return std::nullopt;
+        if (*got == -EFAULT) return out_of_bounds(call, "state_read");
+        return *got >= 0 ? int64_t{*got} : failed(Errno::kIo);
+      },
+      [offset, size](Replica& replica, Deadline deadline) {
+        return replica.fetch({.offset = offset, .size_bytes = size}, deadline);
+      });
+}
+
+Reply<int64_t> state_write(HostCall& call, Key key, uint32_t key_len, uint64_t offset, GuestPtr<uint8_t> from,
+                           uint32_t size) {
+  const auto range = from.range(GuestMemory(call), size);
+  if (!range) return out_of_bounds(call, "state_write");
+  StateCall on(call, "state_write", key, key_len);
+  return on.with_replica(
+      std::nullopt,
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        const auto wrote = replica.try_write(offset, {&*range, 1});
+        if (!wrote) return std::nullopt;
+        if (*wrote == -EFAULT) return out_of_bounds(call, "state_write");
+        if (*wrote == -EFBIG) return failed(Errno::kFbig);
+        return *wrote >= 0 ? int64_t{*wrote}
+                           : failed(*wrote == -ENOSPC || *wrote == -ENOMEM ? Errno::kNoMem : Errno::kIo);
+      },
+      [offset, size](Replica& replica, Deadline deadline) {
+        return replica.fetch({.offset = offset, .size_bytes = size}, deadline);
+      });
+}
+
+Reply<int64_t> state_append(HostCall& call, Key key, uint32_t key_len, GuestPtr<uint8_t> from, uint32_t size) {
+  StateCall on(call, "state_append", key, key_len);
+  if (!on.ok()) return on.reply();
+  auto bytes = std::make_shared<Bytes>();
+  std::string once;
+  if (!state_of(call).pending.operation) {
+    if (!from.range(GuestMemory(call), size)) return out_of_bounds(call, "state_append");
+    bytes->resize(size);
+    if (!from.copy_in(GuestMemory(call), *bytes)) return out_of_bounds(call, "state_append");
+    once = state_of(call).next_once();
+  }
+  return on.run([&tier = on.tier(), id = on.id(), bytes, once, deadline = on.deadline()]() -> Result<int64_t> {
+    ASSIGN_OR_RETURN(const uint64_t offset, tier.append(id, *bytes, once, deadline));
+    return static_cast<int64_t>(offset);
+  });
+}
+
+Reply<int64_t> state_size(HostCall& call, Key key, uint32_t key_len) {
+  StateCall on(call, "state_size", key, key_len);
+  return on.with_replica(
+      std::nullopt,
+      [](Replica& replica) -> std::optional<Reply<int64_t>> { return static_cast<int64_t>(replica.size_bytes()); },
+      nothing_to_prepare);
+}
+
+Reply<int64_t> state_resize(HostCall& call, Key key, uint32_t key_len, uint64_t size) {
+  StateCall on(call, "state_resize", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (size > state::kValueBytesMax) return failed(Errno::kInval);
+  const auto resize = [&tier = on.tier(), id = on.id(), size](Replica& replica) -> Result<bool> {
+    const uint64_t before = replica.size_bytes();
+    if (size > before && !tier.charge(id, size))
+      return fail(ErrorCode::kResourceExhausted, "no room for " + std::to_string(size) + " bytes of state");
+    auto resized = replica.try_resize(size);
+    if (size < before && resized && *resized) tier.charge(id, size);
+    return resized;
+  };
+  return on.with_replica(
+      std::nullopt,
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        const auto resized = resize(replica);
+        if (!resized) return on.fails(resized.error());
+        if (!*resized) return std::nullopt;
+        return 0;
+      },
+      [](Replica& replica, Deadline deadline) { return replica.settle(deadline); });
+}
+
+Reply<int64_t> state_delete(HostCall& call, Key key, uint32_t key_len) {
+  StateCall on(call, "state_delete", key, key_len);
+  return on.run([&tier = on.tier(), id = on.id(), deadline = on.deadline()]() -> Result<int64_t> {
+    TRY(tier.remove(id, deadline));
+    return 0;
+  });
+}
+
+Reply<int64_t> state_list(HostCall& call, GuestPtr<uint8_t> prefix, uint32_t prefix_len, GuestPtr<uint8_t> after,
+                          uint32_t after_len, GuestPtr<uint8_t> to, uint32_t size) {
+  const GuestMemory memory(call);
+  StateCall on(call, "state_list");
+  if (!on.ok()) return on.reply();
+  if (prefix_len > state::kKeyBytesMax || after_len > state::kKeyBytesMax) return failed(Errno::kInval);
+  std::string begins(prefix_len, '\0'), behind(after_len, '\0');
+  if (!prefix.copy_in(memory, {reinterpret_cast<uint8_t*>(begins.data()), begins.size()}) ||
+      !after.copy_in(memory, {reinterpret_cast<uint8_t*>(behind.data()), behind.size()}) || !to.range(memory, size))
+    return out_of_bounds(call, "state_list");
+  HostState& host_state = state_of(call);
+  if (on.still_waits()) return on.wait();
+  if (const auto result = on.take_result()) {
+    const auto names = std::move(host_state.pending.answer);
+    host_state.pending.answer.reset();
+    if (!*result) return on.fails(result->error());
+    if (!to.copy_out(memory, std::span<const uint8_t>(*names))) return out_of_bounds(call, "state_list");
+    return static_cast<int64_t>(names->size());
+  }
+  host_state.pending.answer = std::make_shared<Bytes>();
+  return on.begin([&tier = on.tier(), tenant = on.id().tenant, begins, behind, size, deadline = on.deadline(),
+                   names = host_state.pending.answer]() -> Result<int64_t> {
+    ASSIGN_OR_RETURN(const auto keys, tier.list(tenant, begins, behind, size, deadline));
+    for (const std::string& key : keys) {
+      names->insert(names->end(), key.begin(), key.end());
+      names->push_back(0);
+    }
+    return 0;
+  });
+}
+
+Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
+  StateCall on(call, "state_push", key, key_len);
+  return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
+    const auto replica = tier.find(id);
+    if (!replica) {  // nothing was done here that could be pushed
+      TRY(tier.global().describe(id, deadline));
+      return 0;
+    }
+    TRY(replica->push({.range = {offset, size == 0 ? UINT64_MAX : size}}, deadline));
+    return 0;
+  });
+}
+
+Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr<GuestVersion> version) {
+  StateCall on(call, "state_push_if", key, key_len);
+  if (!on.ok()) return on.reply();
+  const auto expected = version.copy_in(GuestMemory(call));
+  if (!expected) return out_of_bounds(call, "state_push_if");
+  return on.run([&tier = on.tier(), id = on.id(), expected = Version{expected->epoch, expected->number},
+                 deadline = on.deadline()]() -> Result<int64_t> {
+    ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
+    TRY(replica->push({.range = {}, .expected = expected}, deadline));
+    return 0;
+  });
+}
+
+Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
+  StateCall on(call, "state_pull", key, key_len);
+  return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
+    ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
+    TRY(replica->pull(deadline));
+    TRY(replica->fetch({offset, size == 0 ? UINT64_MAX : size}, deadline));
+    return 0;
+  });
+}
+
+Reply<int64_t> state_version(HostCall& call, Key key, uint32_t key_len, GuestPtr<GuestVersion> version) {
+  StateCall on(call, "state_version", key, key_len);
+  return on.with_replica(
+      std::nullopt,
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        const Version now = replica.version();
+        if (!version.copy_out(GuestMemory(call), {now.epoch, now.number})) return out_of_bounds(call, "state_version");
+        return 0;
+      },
+      nothing_to_prepare);
+}
+
+}  // namespace spore::host::calls
