@@ -420,6 +420,7 @@ Result<Version> Replica::pull(Deadline deadline) {
       if (state->chunks[chunk] == ChunkState::kPresent) present.push_back(chunk);
   }
   const Manifest manifest = (*pinned)->manifest();
+  std::erase_if(present, [&](uint32_t chunk) { return chunk >= chunks_of(manifest.size_bytes); });
   const auto take_over = [&]() -> Result<void> {
     std::vector<uint64_t> changed(present.size(), ~uint64_t{0});
     if (held.epoch == manifest.version.epoch) {

@@ -1,0 +1,435 @@
+#include "state/replica.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "base/mapping.h"
+#include "state/local_tier.h"
+#include "state/reference_tier.h"
+
+namespace spore::state {
+
+namespace {
+
+const ValueId kId{"tenant", "key"};
+
+Deadline soon() { return Clock::now() + std::chrono::seconds(30); }
+
+// A window as a guest has one.
+class Mapped {
+ public:
+  Mapped(std::shared_ptr<Replica> replica, bool writable) : replica_(std::move(replica)) {
+    const uint64_t size = (replica_->size_bytes() + 4095) & ~uint64_t{4095};
+    void* at = ::mmap(nullptr, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, replica_->fd(), 0);
+    EXPECT_NE(at, MAP_FAILED);
+    mapping_ = Mapping(at, size);
+    EXPECT_TRUE(replica_->add_window(mapping_.data(), size, writable));
+  }
+  ~Mapped() { replica_->remove_window(mapping_.data()); }
+  volatile uint8_t& operator[](uint64_t offset) const { return mapping_.data()[offset]; }
+  uint8_t* data() const { return mapping_.data(); }
+
+ private:
+  std::shared_ptr<Replica> replica_;
+  Mapping mapping_;
+};
+
+// Two hosts with one global tier.
+class ReplicaTest : public ::testing::Test {
+ protected:
+  struct Host {
+    explicit Host(GlobalTier& global) : tracker(*WindowTracker::start(2)), tier(global, tracker.get(), {}) {}
+    std::shared_ptr<Replica> open(std::optional<uint64_t> size = {}, const ValueId& id = kId) {
+      auto opened = tier.open(id, size, soon());
+      EXPECT_TRUE(opened.has_value()) << (opened ? "" : opened.error().message);
+      return opened ? *opened : nullptr;
+    }
+    std::unique_ptr<WindowTracker> tracker;
+    LocalTier tier;
+  };
+
+  Bytes stored(const ValueId& id = kId) {
+    auto pinned = global_.pin(id, soon());
+    if (!pinned) return {};
+    Bytes bytes((*pinned)->manifest().size_bytes);
+    EXPECT_TRUE((*pinned)->read(0, bytes, soon()));
+    return bytes;
+  }
+  void store(const Bytes& bytes) {
+    Push push;
+    push.patches = {{0, bytes}};
+    push.size_bytes = bytes.size();
+    push.replace = true;
+    ASSERT_TRUE(global_.push(kId, push, soon()));
+  }
+  static void write(Replica& replica, uint64_t offset, std::string text) {
+    const iovec buffer{text.data(), text.size()};
+    ASSERT_EQ(replica.try_write(offset, {&buffer, 1}), static_cast<ssize_t>(text.size()));
+  }
+  static std::string read(Replica& replica, uint64_t offset, size_t size) {
+    EXPECT_TRUE(replica.fetch({offset, size}, soon()));
+    std::string text(size, '?');
+    const iovec buffer{text.data(), text.size()};
+    const auto got = replica.try_read(offset, {&buffer, 1});
+    if (!got || *got < 0) return "error";
+    text.resize(static_cast<size_t>(*got));
+    return text;
+  }
+  static Bytes pattern(size_t size, unsigned seed) {
+    Bytes bytes(size);
+    std::mt19937 random(seed);
+    for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
+    return bytes;
+  }
+
+  ReferenceTier global_;
+  Host a_{global_}, b_{global_};
+};
+
+}  // namespace
+
+TEST_F(ReplicaTest, WindowsOfOneHostShowEachOthersWrites) {
+  const auto replica = a_.open(10'000);
+  const Mapped one(replica, true), other(replica, false);
+  one[9'999] = 7;
+  EXPECT_EQ(other[9'999], 7);
+}
+
+TEST_F(ReplicaTest, OthersSeeWritesAfterPushAndPullAndNotBefore) {
+  const auto here = a_.open(100'000);
+  const Mapped window(here, true);
+  window[5] = 1;
+  ASSERT_TRUE(here->push({}, soon()));
+  const auto there = b_.open();
+  const Mapped far(there, true);
+  EXPECT_EQ(far[5], 1);
+  window[5] = 2;
+  window[99'999] = 3;
+  EXPECT_EQ(far[5], 1);
+  ASSERT_TRUE(here->push({}, soon()));
+  EXPECT_EQ(far[5], 1);
+  ASSERT_TRUE(there->pull(soon()));
+  EXPECT_EQ(far[5], 2);
+  EXPECT_EQ(far[99'999], 3);
+}
+
+TEST_F(ReplicaTest, PushMovesOnlyDirtyPages) {
+  store(pattern(1 << 20, 1));
+  const auto replica = a_.open();
+  const Mapped window(replica, true);
+  for (uint64_t page = 0; page < 256; page += 3) window[page * 4096 + 17] = 0xaa;
+  write(*replica, 4096 * 100 + 5, "by the host");
+  EXPECT_TRUE(replica->dirty());
+  Bytes expected = pattern(1 << 20, 1);
+  for (uint64_t page = 0; page < 256; page += 3) expected[page * 4096 + 17] = 0xaa;
+  std::memcpy(expected.data() + 4096 * 100 + 5, "by the host", 11);
+  // Another host changes a page that is not dirty here: a push that wrote it back would undo that.
+  Push other;
+  const Bytes byte{0x55};
+  other.patches = {{4096 * 1 + 1, byte}};
+  ASSERT_TRUE(global_.push(kId, other, soon()));
+  expected[4096 + 1] = 0x55;
+  ASSERT_TRUE(replica->push({}, soon()));
+  EXPECT_EQ(stored(), expected);
+  EXPECT_FALSE(replica->dirty());
+}
+
+TEST_F(ReplicaTest, PushOfARangePublishesItsPagesAlone) {
+  const auto replica = a_.open(20 * 4096);
+  write(*replica, 0, "first");
+  write(*replica, 10 * 4096, "tenth");
+  ASSERT_TRUE(replica->push({.range = {10 * 4096 + 1, 1}}, soon()));
+  EXPECT_EQ(as_text(ByteSpan(stored()).subspan(10 * 4096, 5)), "tenth");
+  EXPECT_EQ(stored()[0], 0);
+  EXPECT_TRUE(replica->dirty());
+  ASSERT_TRUE(replica->push({}, soon()));
+  EXPECT_EQ(as_text(ByteSpan(stored()).first(5)), "first");
+}
+
+TEST_F(ReplicaTest, AFailedPushLeavesThePagesDirty) {
+  const auto replica = a_.open(8192);
+  ASSERT_TRUE(replica->push({}, soon()));
+  write(*replica, 4096, "kept");
+  EXPECT_EQ(replica->push({.range = {}, .expected = Version{4711, 1}}, soon()).error().code, ErrorCode::kAlreadyExists);
+  EXPECT_TRUE(replica->dirty());
+  EXPECT_EQ(stored()[4096], 0);
+  ASSERT_TRUE(replica->push({.range = {}, .expected = replica->version()}, soon()));
+  EXPECT_EQ(as_text(ByteSpan(stored()).subspan(4096, 4)), "kept");
+}
+
+TEST_F(ReplicaTest, TouchingThreeChunksFetchesThreeChunks) {
+  const uint64_t size = 3ull << 30;
+  Push push;
+  push.size_bytes = size;
+  const Bytes byte{9};
+  push.patches = {{0, byte}, {size / 2, byte}, {size - 1, byte}};
+  ASSERT_TRUE(global_.push(kId, push, soon()));
+  const auto replica = a_.open();
+  const Mapped window(replica, true);
+  EXPECT_EQ(replica->fetched_bytes(), 0u);
+  EXPECT_EQ(window[0] + window[size / 2] + window[size - 1], 27);
+  EXPECT_EQ(window[1], 0);
+  EXPECT_EQ(replica->fetched_bytes(), 3 * kChunkBytes);
+}
+
+TEST_F(ReplicaTest, FetchingAChunkDoesNotMakeItDirty) {
+  store(pattern(3 * kChunkBytes + 100, 2));
+  const auto replica = a_.open();
+  const Mapped window(replica, true);
+  EXPECT_EQ(window[kChunkBytes], pattern(3 * kChunkBytes + 100, 2)[kChunkBytes]);
+  EXPECT_EQ(read(*replica, 3 * kChunkBytes + 98, 10).size(), 2u);
+  EXPECT_FALSE(replica->dirty());
+}
+
+TEST_F(ReplicaTest, LazyChunksAreOfTheVersionThatWasOpened) {
+  store(Bytes(4 * kChunkBytes, 1));
+  const auto replica = a_.open();
+  EXPECT_EQ(read(*replica, 0, 1), "\x01");
+  store(Bytes(4 * kChunkBytes, 2));
+  EXPECT_EQ(read(*replica, 3 * kChunkBytes, 1), "\x01");
+  ASSERT_TRUE(replica->pull(soon()));
+  EXPECT_EQ(read(*replica, 0, 1), "\x02");
+  EXPECT_EQ(read(*replica, 3 * kChunkBytes, 1), "\x02");
+  EXPECT_EQ(read(*replica, 2 * kChunkBytes, 1), "\x02");
+}
+
+TEST_F(ReplicaTest, PullKeepsWhatIsDirtyHere) {
+  store(Bytes(8 * 4096, 1));
+  const auto replica = a_.open();
+  const Mapped window(replica, true);
+  window[4096] = 77;
+  store(Bytes(8 * 4096, 2));
+  ASSERT_TRUE(replica->pull(soon()));
+  EXPECT_EQ(window[4096], 77);
+  EXPECT_EQ(window[4097], 1);
+  EXPECT_EQ(window[0], 2);
+  ASSERT_TRUE(replica->push({}, soon()));
+  EXPECT_EQ(stored()[4096], 77);
+  EXPECT_EQ(stored()[8191], 1);
+  EXPECT_EQ(stored()[8192], 2);
+}
+
+TEST_F(ReplicaTest, PullFetchesOnlyPagesThatChanged) {
+  store(pattern(2 * kChunkBytes, 3));
+  const auto replica = a_.open();
+  ASSERT_TRUE(replica->fetch({}, soon()));
+  const uint64_t before = replica->fetched_bytes();
+  Push push;
+  const Bytes byte{1};
+  push.patches = {{4096, byte}};
+  ASSERT_TRUE(global_.push(kId, push, soon()));
+  ASSERT_TRUE(replica->pull(soon()));
+  EXPECT_EQ(replica->fetched_bytes() - before, 4096u);
+}
+
+TEST_F(ReplicaTest, WhatLiesBehindTheEndIsNeverPushedAndIsZeroWhenMapped) {
+  const auto replica = a_.open(100);
+  {
+    const Mapped window(replica, true);
+    window[99] = 1;
+    window[100] = 2;
+    window[4095] = 3;
+  }
+  ASSERT_TRUE(replica->push({}, soon()));
+  EXPECT_EQ(stored().size(), 100u);
+  const Mapped window(replica, true);
+  EXPECT_EQ(window[99], 1);
+  EXPECT_EQ(window[100], 0);
+  EXPECT_EQ(window[4095], 0);
+}
+
+TEST_F(ReplicaTest, ResizingShowsElsewhereAfterAPush) {
+  const auto replica = a_.open(10'000);
+  write(*replica, 9'000, std::string(1'000, 'x'));
+  ASSERT_TRUE(replica->push({}, soon()));
+  ASSERT_TRUE(*replica->try_resize(9'500));
+  ASSERT_TRUE(*replica->try_resize(600'000));
+  EXPECT_EQ(read(*replica, 9'499, 2), std::string("x\0", 2));
+  const auto there = b_.open();
+  EXPECT_EQ(there->size_bytes(), 10'000u);
+  EXPECT_EQ(read(*there, 9'500, 1), "x");
+  write(*replica, 599'999, "e");
+  ASSERT_TRUE(replica->push({}, soon()));
+  ASSERT_TRUE(there->pull(soon()));
+  EXPECT_EQ(there->size_bytes(), 600'000u);
+  EXPECT_EQ(read(*there, 9'499, 2), std::string("x\0", 2));
+  EXPECT_EQ(read(*there, 599'999, 9), "e");
+  ASSERT_TRUE(*replica->try_resize(3));
+  ASSERT_TRUE(replica->push({}, soon()));
+  const auto pulled = there->pull(soon());
+  ASSERT_TRUE(pulled) << pulled.error().message;
+  EXPECT_EQ(there->size_bytes(), 3u);
+  EXPECT_EQ(read(*there, 0, 10).size(), 3u);
+  EXPECT_EQ(stored().size(), 3u);
+}
+
+TEST_F(ReplicaTest, AValueThatWasRemovedAndMadeAgainIsTakenOverWhole) {
+  store(Bytes(2 * kChunkBytes, 1));
+  const auto replica = a_.open();
+  const Mapped window(replica, true);
+  EXPECT_EQ(window[kChunkBytes], 1);
+  ASSERT_TRUE(global_.remove(kId, {}, soon()));
+  EXPECT_EQ(replica->pull(soon()).error().code, ErrorCode::kNotFound);
+  store(Bytes(2 * kChunkBytes, 4));
+  ASSERT_TRUE(replica->pull(soon()));
+  EXPECT_EQ(window[kChunkBytes], 4);
+  EXPECT_EQ(window[0], 4);
+}
+
+TEST_F(ReplicaTest, WritesDuringPushesAreLostByNone) {
+  const uint64_t pages = 512;
+  const auto replica = a_.open(pages * 4096);
+  const Mapped window(replica, true);
+  std::atomic<bool> stop = false;
+  // Each thread counts up in pages of its own.
+  std::vector<std::thread> writers;
+  std::array<std::vector<uint32_t>, 2> counts;
+  for (unsigned w = 0; w < 2; ++w) {
+    counts[w].assign(pages, 0);
+    writers.emplace_back([&, w] {
+      std::mt19937 random(w);
+      while (!stop) {
+        const uint64_t page = random() % (pages / 2) * 2 + w;
+        ++counts[w][page];
+        std::memcpy(window.data() + page * 4096 + 8, &counts[w][page], 4);
+      }
+    });
+  }
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(replica->push({}, soon()));
+  stop = true;
+  for (auto& writer : writers) writer.join();
+  ASSERT_TRUE(replica->push({}, soon()));
+  const Bytes result = stored();
+  for (uint64_t page = 0; page < pages; ++page) {
+    uint32_t value;
+    std::memcpy(&value, result.data() + page * 4096 + 8, 4);
+    EXPECT_EQ(value, counts[page % 2][page]) << page;
+  }
+}
+
+TEST_F(ReplicaTest, TwoHostsThatWriteDisjointPagesLoseNothing) {
+  const uint64_t pages = 256;
+  store(Bytes(pages * 4096, 0));
+  std::array<std::vector<uint32_t>, 2> counts;
+  std::vector<std::thread> hosts;
+  for (unsigned h = 0; h < 2; ++h) {
+    counts[h].assign(pages, 0);
+    hosts.emplace_back([&, h] {
+      const auto replica = (h == 0 ? a_ : b_).open();
+      const Mapped window(replica, true);
+      std::mt19937 random(h);
+      for (int round = 0; round < 100; ++round) {
+        for (int i = 0; i < 20; ++i) {
+          const uint64_t page = random() % (pages / 2) * 2 + h;
+          ++counts[h][page];
+          if (random() % 2) {
+            std::memcpy(window.data() + page * 4096 + 8, &counts[h][page], 4);
+          } else {
+            const iovec buffer{&counts[h][page], 4};
+            while (!replica->try_write(page * 4096 + 8, {&buffer, 1})) ASSERT_TRUE(replica->fetch({}, soon()));
+          }
+        }
+        if (random() % 2) ASSERT_TRUE(replica->push({}, soon()));
+        if (random() % 2) ASSERT_TRUE(replica->pull(soon()));
+      }
+      ASSERT_TRUE(replica->push({}, soon()));
+    });
+  }
+  for (auto& host : hosts) host.join();
+  const Bytes result = stored();
+  for (uint64_t page = 0; page < pages; ++page) {
+    uint32_t value;
+    std::memcpy(&value, result.data() + page * 4096 + 8, 4);
+    EXPECT_EQ(value, counts[page % 2][page]) << page;
+  }
+}
+
+// ---- the local tier -------------------------------------------------------------------------------------------------
+
+TEST_F(ReplicaTest, OpeningWithAnotherSizeIsRefused) {
+  a_.open(100);
+  EXPECT_EQ(a_.tier.open(kId, 101, soon()).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(b_.tier.open(kId, {}, soon()).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(b_.tier.open({"tenant", "big"}, kValueBytesMax + 1, soon()).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(b_.tier.open({"tenant", ""}, 1, soon()).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(ReplicaTest, CleanReplicasGoWhereThereIsNoRoomAndDirtyOnesNever) {
+  LocalTier tier(global_, a_.tracker.get(), {.bytes_max = 10'000, .bytes_per_tenant_max = 8'000});
+  const auto open = [&](const std::string& tenant, const std::string& key, uint64_t size) {
+    return tier.open({tenant, key}, size, soon());
+  };
+  {
+    const auto clean = open("t", "clean", 4'000);
+    ASSERT_TRUE(clean);
+    ASSERT_TRUE((*clean)->push({}, soon()));
+  }
+  ASSERT_TRUE(open("t", "dirty", 4'000));
+  EXPECT_EQ(open("t", "more", 4'001).error().code, ErrorCode::kResourceExhausted);
+  ASSERT_TRUE(open("t", "more", 4'000));
+  EXPECT_EQ(tier.find({"t", "clean"}), nullptr);
+  EXPECT_NE(tier.find({"t", "dirty"}), nullptr);
+  EXPECT_EQ(open("t", "third", 1).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(open("u", "other", 3'000).error().code, ErrorCode::kResourceExhausted);
+  ASSERT_TRUE(open("u", "other", 2'000));
+  EXPECT_EQ(tier.stats().bytes, 10'000u);
+  ASSERT_TRUE(tier.remove({"t", "more"}, soon()));
+  EXPECT_EQ(tier.stats().bytes, 6'000u);
+  ASSERT_TRUE(open("t", "third", 4'000));
+}
+
+TEST_F(ReplicaTest, WindowsKeepAReplicaHere) {
+  LocalTier tier(global_, a_.tracker.get(), {.bytes_max = 8'192});
+  bool asked = false;
+  std::optional<Mapped> window;
+  tier.on_shortage([&] {
+    asked = true;
+    window.reset();
+  });
+  auto replica = *tier.open({"t", "mapped"}, 8'192, soon());
+  ASSERT_TRUE(replica->push({}, soon()));
+  window.emplace(std::move(replica), false);
+  ASSERT_TRUE(tier.open({"t", "next"}, 8'192, soon()));
+  EXPECT_TRUE(asked);
+}
+
+TEST_F(ReplicaTest, RemovedValuesAreGoneHereAndThere) {
+  const auto replica = a_.open(100);
+  ASSERT_TRUE(replica->push({}, soon()));
+  ASSERT_TRUE(a_.tier.remove(kId, soon()));
+  EXPECT_EQ(a_.tier.find(kId), nullptr);
+  EXPECT_FALSE(replica->windows_reusable());
+  EXPECT_EQ(b_.tier.open(kId, {}, soon()).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(a_.tier.remove(kId, soon()).error().code, ErrorCode::kNotFound);
+  a_.open(100);  // never pushed: only here
+  EXPECT_TRUE(a_.tier.remove(kId, soon()));
+}
+
+TEST_F(ReplicaTest, AppendsAreThereAtOnce) {
+  EXPECT_EQ(a_.tier.append(kId, as_bytes("one"), "", soon()), 0u);
+  const auto there = b_.open();
+  EXPECT_EQ(b_.tier.append(kId, as_bytes("two"), "", soon()), 3u);
+  EXPECT_EQ(read(*there, 0, 10), "onetwo");
+  EXPECT_EQ(read(*a_.open(), 0, 10), "onetwo");
+}
+
+TEST_F(ReplicaTest, ListsWhatIsPushedAndWhatIsOnlyHere) {
+  for (const char* key : {"a", "c", "e", "other"}) ASSERT_TRUE(a_.open(10, {"tenant", key})->push({}, soon()));
+  for (const char* key : {"b", "d", "zz"}) a_.open(10, {"tenant", key});
+  a_.open(10, {"stranger", "b"});
+  const auto list = [&](const std::string& prefix, const std::string& after, uint64_t bytes) {
+    std::string out;
+    for (const std::string& key : a_.tier.list("tenant", prefix, after, bytes, soon()).value()) out += key + " ";
+    return out;
+  };
+  EXPECT_EQ(list("", "", 10'000), "a b c d e other zz ");
+  EXPECT_EQ(list("", "c", 10'000), "d e other zz ");
+  EXPECT_EQ(list("o", "", 10'000), "other ");
+  EXPECT_FALSE(a_.tier.list("tenant", "", "", 100, soon()));
+}
+
+}  // namespace spore::state
