@@ -1,0 +1,193 @@
+#include "state/rocksdb_store.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/env.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/merge_operator.h>
+#include <rocksdb/table.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace spore::state {
+namespace {
+
+using rocksdb::Slice;
+using rocksdb::Status;
+
+// Usage adds up, the floor of tokens grows (rocksdb_records.h).
+class CountersMerge final : public rocksdb::AssociativeMergeOperator {
+ public:
+  const char* Name() const override { return "spore.counters"; }
+
+  bool Merge(const Slice& key, const Slice* there, const Slice& pushed, std::string* out,
+             rocksdb::Logger*) const override {
+    const bool usage = !key.empty() && key[0] == 'u';
+    const size_t count = usage ? 2 : 1;
+    if (pushed.size() != 8 * count || (there && there->size() != pushed.size())) return false;
+    std::array<uint64_t, 2> a{}, b{};
+    if (there) std::memcpy(a.data(), there->data(), there->size());
+    std::memcpy(b.data(), pushed.data(), pushed.size());
+    for (size_t i = 0; i < count; ++i) a[i] = usage ? a[i] + b[i] : std::max(a[i], b[i]);
+    out->assign(reinterpret_cast<const char*>(a.data()), 8 * count);
+    return true;
+  }
+};
+
+rocksdb::Options options_of(const RocksDbOptions& options) {
+  rocksdb::Options out;
+  if (options.env) out.env = options.env;
+  out.create_if_missing = true;
+  out.merge_operator = std::make_shared<CountersMerge>();
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(options.cache_bytes);
+  table.block_size = 32 << 10;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  out.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  // State is written more often than it lies still: only what has sunk to the bottom is worth compressing.
+  out.compression = rocksdb::kNoCompression;
+  out.bottommost_compression = rocksdb::kLZ4Compression;
+  out.write_buffer_size = options.write_buffer_bytes;
+  out.max_write_buffer_number = 3;
+  out.max_background_jobs = 2;
+  out.max_open_files = 512;
+  out.bytes_per_sync = 1 << 20;
+  out.info_log_level = rocksdb::WARN_LEVEL;
+  out.max_log_file_size = 4 << 20;
+  out.keep_log_file_num = 4;
+  return out;
+}
+
+constexpr size_t kDropOneByOneMax = 256;
+
+}  // namespace
+
+Error RocksDbStore::error_of(const Status& status) const {
+  const std::string what = path_ + ": " + status.ToString();
+  if (status.IsNoSpace() || status.subcode() == Status::SubCode::kSpaceLimit || status.IsMemoryLimit())
+    return {ErrorCode::kResourceExhausted, what};
+  if (status.IsTimedOut()) return {ErrorCode::kDeadlineExceeded, what};
+  if (status.IsIOError() || status.IsBusy() || status.IsShutdownInProgress() || status.IsAborted() ||
+      status.IsTryAgain() || status.IsIncomplete())
+    return {ErrorCode::kUnavailable, what};
+  if (status.IsInvalidArgument() || status.IsNotSupported()) return {ErrorCode::kFailedPrecondition, what};
+  return {ErrorCode::kInternal, what};
+}
+
+Result<std::shared_ptr<RocksDbStore>> RocksDbStore::open(const std::filesystem::path& directory,
+                                                         const RocksDbOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error)
+    return fail(error == std::errc::no_space_on_device ? ErrorCode::kResourceExhausted : ErrorCode::kUnavailable,
+                "make the directory " + directory.string() + ": " + error.message());
+  std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options.resume_interval));
+  rocksdb::DB* db = nullptr;
+  if (const Status status = rocksdb::DB::Open(options_of(options), store->path_, &db); !status.ok())
+    return std::unexpected(store->error_of(status));
+  store->db_.reset(db);
+  TRY(store->check_format());
+  return store;
+}
+
+RocksDbStore::~RocksDbStore() {
+  if (!db_) return;
+  if (const Status status = db_->Close(); !status.ok()) spdlog::warn("close {}: {}", path_, status.ToString());
+}
+
+Result<void> RocksDbStore::check_format() {
+  const std::string key = rocksdb_records::format_key();
+  ASSIGN_OR_RETURN(const auto there, get(key));
+  if (there == rocksdb_records::kFormatVersion) return {};
+  if (there)
+    return fail(ErrorCode::kFailedPrecondition, path_ + " is in the format \"" + *there + "\", this program reads \"" +
+                                                    std::string(rocksdb_records::kFormatVersion) + "\"");
+  bool empty = true;
+  TRY(scan("", "\xff", nullptr, [&](const Slice&, const Slice&) { return empty = false; }));
+  if (!empty)
+    return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's state");
+  rocksdb::WriteBatch batch;
+  batch.Put(key, Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
+  return write(batch, Durable::kYes);
+}
+
+Result<std::optional<std::string>> RocksDbStore::get(const std::string& key, const rocksdb::Snapshot* at) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = at;
+  std::string value;
+  const Status status = db_->Get(options, key, &value);
+  if (status.IsNotFound()) return std::nullopt;
+  if (!status.ok()) return std::unexpected(error_of(status));
+  return value;
+}
+
+Result<void> RocksDbStore::scan(const std::string& begin, const std::string& end, const rocksdb::Snapshot* at,
+                                const std::function<bool(const Slice&, const Slice&)>& each) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = at;
+  const Slice bound(end);
+  options.iterate_upper_bound = &bound;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  for (it->Seek(begin); it->Valid(); it->Next())
+    if (!each(it->key(), it->value())) return {};
+  if (!it->status().ok()) return std::unexpected(error_of(it->status()));
+  return {};
+}
+
+Result<void> RocksDbStore::drop(rocksdb::WriteBatch& batch, const rocksdb_records::KeyRange& range) const {
+  std::vector<std::string> keys;
+  TRY(scan(range.begin, range.end, nullptr, [&](const Slice& key, const Slice&) {
+    keys.push_back(key.ToString());
+    return keys.size() <= kDropOneByOneMax;
+  }));
+  if (keys.size() > kDropOneByOneMax) {
+    batch.DeleteRange(range.begin, range.end);
+  } else {
+    for (const std::string& key : keys) batch.Delete(key);
+  }
+  return {};
+}
+
+Result<void> RocksDbStore::write(rocksdb::WriteBatch& batch, Durable durable) {
+  rocksdb::WriteOptions options;
+  options.sync = durable == Durable::kYes;
+  for (bool again = false;; again = true) {
+    if (broken_) TRY(resume());
+    Status status;
+    {
+      std::shared_lock writing(writing_);
+      if (broken_) continue;
+      status = db_->Write(options, &batch);
+      if (!status.ok()) broken_ = true;
+    }
+    if (status.ok()) return {};
+    if (again) return std::unexpected(error_of(status));
+  }
+}
+
+Result<void> RocksDbStore::resume() {
+  std::unique_lock alone(writing_);
+  if (!broken_) return {};
+  const auto now = Clock::now();
+  if (now < resumed_last_ + resume_interval_)
+    return fail(ErrorCode::kResourceExhausted, path_ + ": a write failed a moment ago, most likely for want of room");
+  resumed_last_ = now;
+  Status status = db_->Resume();
+  // Something in memory, so that the flush happens and begins another log: the next record must not be written behind
+  // half a one, where a reader of the log would not find it.
+  rocksdb::WriteOptions memory_only;
+  memory_only.disableWAL = true;
+  if (status.ok())
+    status = db_->Put(memory_only, rocksdb_records::format_key(),
+                      Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
+  if (status.ok()) status = db_->Flush(rocksdb::FlushOptions());
+  if (!status.ok()) return std::unexpected(error_of(status));
+  spdlog::info("{} takes writes again", path_);
+  broken_ = false;
+  return {};
+}
+
+}  // namespace spore::state

@@ -1,0 +1,72 @@
+// A RocksDB database as RocksDbTier uses it. With rocksdb_*.cc the only place that knows RocksDB.
+#pragma once
+
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+
+#include "state/rocksdb_records.h"
+#include "state/rocksdb_tier.h"
+
+namespace spore::state {
+
+inline rocksdb::Slice as_slice(ByteSpan bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+inline ByteSpan bytes_of(const rocksdb::Slice& slice) {
+  return {reinterpret_cast<const uint8_t*>(slice.data()), slice.size()};
+}
+
+enum class Durable : bool { kNo, kYes };
+
+class RocksDbStore {
+ public:
+  static Result<std::shared_ptr<RocksDbStore>> open(const std::filesystem::path& directory,
+                                                    const RocksDbOptions& options);
+  ~RocksDbStore();
+
+  // At the snapshot, or the latest where there is none.
+  Result<std::optional<std::string>> get(const std::string& key, const rocksdb::Snapshot* at = nullptr) const;
+  // The record, parsed by its class.
+  template <class Record>
+  Result<std::optional<Record>> get_record(const std::string& key, const rocksdb::Snapshot* at = nullptr) const {
+    ASSIGN_OR_RETURN(const auto bytes, get(key, at));
+    if (!bytes) return std::nullopt;
+    auto record = Record::parse(as_bytes(*bytes));
+    if (!record) return fail(ErrorCode::kInternal, path_ + ": a record is not in its format");
+    return record;
+  }
+  // Calls back for each record of [begin, end) until that returns false.
+  Result<void> scan(const std::string& begin, const std::string& end, const rocksdb::Snapshot* at,
+                    const std::function<bool(const rocksdb::Slice& key, const rocksdb::Slice& value)>& each) const;
+
+  // The batch, at once or not at all. With Durable::kYes it and all that was written before it is on the disk.
+  Result<void> write(rocksdb::WriteBatch& batch, Durable durable);
+  // Adds to the batch what removes all records of [begin, end): one by one where they are few.
+  Result<void> drop(rocksdb::WriteBatch& batch, const rocksdb_records::KeyRange& range) const;
+
+  rocksdb::DB& db() { return *db_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  RocksDbStore(std::string path, std::chrono::milliseconds resume_interval)
+      : path_(std::move(path)), resume_interval_(resume_interval) {}
+  Error error_of(const rocksdb::Status& status) const;
+  Result<void> check_format();
+  // After a write that failed: makes the database write again, into a new log, since the old one may end in half a
+  // record.
+  Result<void> resume();
+
+  const std::string path_;
+  const std::chrono::milliseconds resume_interval_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::shared_mutex writing_;         // shared by writers; resume() has it alone
+  std::atomic<bool> broken_ = false;  // a write failed, and resume() has not succeeded since
+  Clock::time_point resumed_last_;    // under writing_, alone
+};
+
+}  // namespace spore::state
