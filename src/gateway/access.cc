@@ -149,7 +149,7 @@ std::optional<Response> Access::check(const Request& request, Scope needed, std:
   const Key* key = key_of(request);
   if (!key) return problem(401, "send `Authorization: Bearer TOKEN` with a key of this host", request.path());
   if (!tenant.empty() && key->tenant != "*" && key->tenant != tenant) {
-    return problem(404, "there is no such function", request.path());
+    return problem(404, "there is nothing of that name", request.path());
   }
   if (!(key->scopes & (static_cast<uint8_t>(needed) | static_cast<uint8_t>(Scope::kAdmin)))) {
     return problem(403, "the key lacks the scope for this", request.path());

@@ -45,6 +45,11 @@ constexpr Rule kRules[] = {
     {Endpoint::kFiles, Verb::get, Scope::kRead, false},
     {Endpoint::kFiles, Verb::put, Scope::kPublish, true},
     {Endpoint::kFiles, Verb::delete_, Scope::kPublish, false},
+    {Endpoint::kValues, Verb::get, Scope::kRead, false},
+    {Endpoint::kValue, Verb::get, Scope::kRead, false},
+    {Endpoint::kValue, Verb::put, Scope::kPublish, true},
+    {Endpoint::kValue, Verb::post, Scope::kPublish, true},
+    {Endpoint::kValue, Verb::delete_, Scope::kPublish, false},
 };
 
 std::string_view name_of(Verb method) {
@@ -74,6 +79,7 @@ Api::Api(functions::Registry& registry, worker::Worker& worker, Access access, A
       worker_(worker),
       access_(std::move(access)),
       options_(options),
+      state_work_(options.state ? options.state_threads : 0, options.state_requests_max),
       catalogue_(options.catalogue_threads, options.catalogue_queue_max),
       publishing_(options.publish_threads, options.publish_queue_max) {}
 
@@ -81,6 +87,7 @@ void Api::finish() {
   stop_publishing_.request_stop();
   publishing_.finish();
   catalogue_.finish();
+  state_work_.finish();
 }
 
 Response Api::answer(const Request& request, Response response) {
@@ -149,6 +156,7 @@ std::variant<BodyRule, Response> Api::admit(Request& request) {
   if (!rule->takes_body) return BodyRule(0);
   if (route.endpoint == Endpoint::kCall) return options_.call_input_bytes_max;
   if (route.endpoint == Endpoint::kFiles) return options_.file_bytes_max;
+  if (route.endpoint == Endpoint::kValue) return options_.value_bytes_max;
   return route.endpoint == Endpoint::kFunction ? options_.module_bytes_max : kSmallBodyBytesMax;
 }
 
@@ -159,6 +167,9 @@ void Api::handle(Request& request, Responder responder) {
     return responder.respond(answer(request, problem(404, "this host has no shared files", request.path())));
   }
   if (route.endpoint == Endpoint::kFiles) return files(request, std::move(responder));
+  if (route.endpoint == Endpoint::kValues || route.endpoint == Endpoint::kValue) {
+    return state(request, std::move(responder));
+  }
   if (route.name.empty()) return responder.respond(answer(request, get(request)));
   auto id = functions::FunctionId::make(route.tenant, route.name);
   if (!id) {

@@ -2,10 +2,11 @@
 //
 //   Server --admit, handle--> Api --calls--> Worker
 //                              |--changes, first loads--> Background --> Registry
+//                              |--state values--> Background --> GlobalTier
 //
 // handle() runs on a thread of the server that is attached to the worker, so a call may run inside it. Whatever may
-// wait for a disk or the compiler goes to threads of Background: two queues, so that publishing delays neither calls
-// nor the first load of a function.
+// wait for a disk, a store or the compiler goes to threads of Background: three queues, so that publishing delays
+// neither calls nor the first load of a function, and a store that does not answer delays nothing but state.
 #pragma once
 
 #include <atomic>
@@ -21,6 +22,7 @@
 #include "gateway/metrics.h"
 #include "gateway/operations.h"
 #include "gateway/server.h"
+#include "state/global_tier.h"
 #include "worker/worker.h"
 
 namespace spore::gateway {
@@ -32,6 +34,10 @@ struct ApiOptions {
   uint64_t module_bytes_max = 256ull << 20;
   functions::SharedFiles* shared_files = nullptr;  // outlives the Api; null: /v1/files is unknown
   uint64_t file_bytes_max = 256ull << 20;
+  state::GlobalTier* state = nullptr;       // outlives the Api; null: /v1/state is unknown
+  uint64_t value_bytes_max = 256ull << 20;  // of a request's body; values may be larger
+  unsigned state_threads = 4;
+  size_t state_requests_max = 1'000;  // under way, with those whose values are being taken by slow clients
   unsigned publish_threads = 2;
   size_t publish_queue_max = 64;
   unsigned catalogue_threads = 2;  // changes but publishing, and first loads
@@ -48,8 +54,8 @@ class Api final : public Application {
   void serve(Server& server) { server_ = &server; }
   // From now on calls and changes are refused, and /readyz says so.
   void drain() { draining_.store(true, std::memory_order_relaxed); }
-  // Publishes and changes that wait or run.
-  size_t pending() const { return publishing_.pending() + catalogue_.pending(); }
+  // Publishes, changes and requests about state that wait or run.
+  size_t pending() const { return publishing_.pending() + catalogue_.pending() + state_requests_.load(); }
   // Gives up compilations of publishes under way, and returns when no thread of this works on a request any more. Calls
   // are the worker's affair.
   void finish();
@@ -60,6 +66,7 @@ class Api final : public Application {
 
  private:
   struct Publish;
+  struct StateRequest;
   // What a request asks about images.
   struct SnapshotQuery {
     std::string tenant, name;         // "": all
@@ -84,6 +91,12 @@ class Api final : public Application {
   Response describe_snapshot(const SnapshotQuery& query);
 
   void files(Request& request, Responder responder);
+
+  void state(Request& request, Responder responder);
+  // On a thread of `state_work_`. get_value() gives nothing where it streams the answer.
+  Response list_values(const StateRequest& request);
+  std::optional<Response> get_value(StateRequest& request);
+  Response change_value(const StateRequest& request);
 
   // What a call's output is to its caller: the body as it is, or a CGI response.
   struct Output {
@@ -120,6 +133,8 @@ class Api final : public Application {
   Metrics metrics_;
   CallLog call_log_;
   Operations operations_;
+  std::atomic<size_t> state_requests_{0};
+  Background state_work_;
   Background catalogue_;
   Background publishing_;
 };

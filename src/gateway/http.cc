@@ -27,6 +27,9 @@ std::optional<Field> known_field(http::field name, std::string_view text) {
     case http::field::if_none_match: return Field::kIfNoneMatch;
     case http::field::prefer: return Field::kPrefer;
     case http::field::expect: return Field::kExpect;
+    case http::field::range: return Field::kRange;
+    case http::field::if_range: return Field::kIfRange;
+    case http::field::content_range: return Field::kContentRange;
     case http::field::unknown:
       if (boost::beast::iequals({text.data(), text.size()}, {kConfigField.data(), kConfigField.size()})) {
         return Field::kConfig;

@@ -34,6 +34,9 @@ enum class Field : uint8_t {
   kIfNoneMatch,
   kPrefer,
   kExpect,
+  kRange,
+  kIfRange,
+  kContentRange,
   kConfig,  // Spore-Config
   kCount,
 };

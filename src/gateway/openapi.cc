@@ -69,6 +69,13 @@ std::string_view openapi() {
           }
         }]
       },
+      "Value": {
+        "type": "object",
+        "properties": {
+          "key": {"type": "string"}, "size_bytes": {"type": "integer"},
+          "version": {"type": "string", "description": "The entity tag without its quotes"}
+        }
+      },
       "Operation": {
         "type": "object",
         "properties": {
@@ -93,6 +100,8 @@ std::string_view openapi() {
     "responses": {
       "Version": {"description": "A version", "headers": {"ETag": {"schema": {"type": "string"}}},
                   "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Version"}}}},
+      "Value": {"description": "What the value is now", "headers": {"ETag": {"schema": {"type": "string"}}},
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Value"}}}},
       "Problem": {"description": "What went wrong",
                   "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     }
@@ -198,6 +207,54 @@ std::string_view openapi() {
                             "503": {"$ref": "#/components/responses/Problem"}}},
       "delete": {"summary": "Remove a shared file; who has it open keeps it",
                  "responses": {"204": {"description": "Removed"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/state/{tenant}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"}],
+      "get": {"summary": "List a tenant's state values by key",
+              "parameters": [
+                {"name": "prefix", "in": "query", "schema": {"type": "string"}},
+                {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+                {"name": "cursor", "in": "query", "schema": {"type": "string"}}],
+              "responses": {"200": {"description": "`cursor` where there are more", "content": {"application/json": {"schema": {
+                              "type": "object", "properties": {
+                                "values": {"type": "array", "items": {"$ref": "#/components/schemas/Value"}},
+                                "cursor": {"type": "string"}}}}}},
+                            "503": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/state/{tenant}/{key}": {
+      "parameters": [{"$ref": "#/components/parameters/tenant"},
+                     {"name": "key", "in": "path", "required": true, "schema": {"type": "string"},
+                      "description": "1 to 512 bytes of UTF-8 without NUL, percent-encoded; slashes may stand as they are"}],
+      "get": {"summary": "A state value, or a range of it",
+              "parameters": [{"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "One range of bytes"},
+                             {"name": "If-Range", "in": "header", "schema": {"type": "string"}},
+                             {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+                             {"$ref": "#/components/parameters/ifMatch"}],
+              "responses": {"200": {"description": "Its bytes", "headers": {"ETag": {"schema": {"type": "string"}, "description": "The version"}}},
+                            "206": {"description": "Those of the range"}, "304": {"description": "It is at that version"},
+                            "404": {"$ref": "#/components/responses/Problem"}, "412": {"$ref": "#/components/responses/Problem"},
+                            "416": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"}}},
+      "put": {"summary": "Make a value or replace it as a whole; with an offset, write a part of it",
+              "parameters": [{"$ref": "#/components/parameters/ifMatch"},
+                             {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+                             {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0},
+                              "description": "Where the body goes in a value that exists; the value grows where it ends behind its end"}],
+              "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+              "responses": {"200": {"$ref": "#/components/responses/Value"}, "201": {"$ref": "#/components/responses/Value"},
+                            "400": {"$ref": "#/components/responses/Problem"}, "404": {"$ref": "#/components/responses/Problem"},
+                            "412": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+                            "503": {"$ref": "#/components/responses/Problem"}, "507": {"$ref": "#/components/responses/Problem"}}},
+      "post": {"summary": "Append to a value; makes it where there is none",
+               "parameters": [{"name": "append", "in": "query", "required": true, "allowEmptyValue": true, "schema": {"type": "string"}},
+                              {"$ref": "#/components/parameters/ifMatch"}],
+               "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+               "responses": {"200": {"$ref": "#/components/responses/Value"}, "201": {"$ref": "#/components/responses/Value"},
+                             "412": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+                             "503": {"$ref": "#/components/responses/Problem"}, "507": {"$ref": "#/components/responses/Problem"}}},
+      "delete": {"summary": "Remove a value",
+                 "parameters": [{"$ref": "#/components/parameters/ifMatch"}],
+                 "responses": {"204": {"description": "Removed"}, "404": {"$ref": "#/components/responses/Problem"},
+                               "412": {"$ref": "#/components/responses/Problem"}}}
     },
     "/v1/snapshots": {
       "get": {

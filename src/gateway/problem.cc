@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
+
 namespace spore::gateway {
 using nlohmann::json;
 using worker::CallStatus;
@@ -25,6 +27,7 @@ constexpr Kind kKinds[] = {
     {412, "precondition_failed", "It is not in the state that the request expects"},
     {413, "too_large", "The body is too large"},
     {414, "target_too_long", "The request target is too long"},
+    {416, "range_not_satisfiable", "There is nothing in that range"},
     {422, "module_rejected", "The module cannot be published"},
     {429, "too_many_requests", "Too many calls are waiting"},
     {431, "header_too_large", "The request header is too large"},
@@ -34,6 +37,7 @@ constexpr Kind kKinds[] = {
     {503, "unavailable", "The host cannot take this now"},
     {504, "timeout", "It took too long"},
     {505, "http_version", "This version of HTTP is not spoken here"},
+    {507, "store_full", "The store has no room for it"},
 };
 
 json document(unsigned status, std::string_view name, std::string_view title, std::string_view detail,
@@ -57,7 +61,8 @@ const Kind& kind_of(unsigned status) {
   for (const Kind& kind : kKinds) {
     if (kind.status == status) return kind;
   }
-  return kKinds[std::size(kKinds) - 6];  // 500
+  CHECK(status != 500);
+  return kind_of(500);
 }
 
 Kind kind_of(ErrorCode code) {

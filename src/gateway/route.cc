@@ -94,6 +94,13 @@ Route parse_route(std::string_view path) {
     route.endpoint = Endpoint::kFiles;
     return route;
   }
+  if (constexpr std::string_view kState = "/v1/state/"; path.starts_with(kState)) {
+    std::string_view rest = path.substr(kState.size() - 1);
+    if (!decode(take_segment(rest), route.tenant) || route.tenant.empty()) return route;
+    if (!rest.empty()) route.rest = rest.substr(1);
+    route.endpoint = rest.empty() ? Endpoint::kValues : Endpoint::kValue;
+    return route;
+  }
   constexpr std::string_view kFunctions = "/v1/functions", kSnapshots = "/v1/snapshots";
   const bool snapshots = path.starts_with(kSnapshots), web = path.starts_with(kWebPrefix);
   if (!snapshots && !web && !path.starts_with(kFunctions)) return route;

@@ -25,6 +25,8 @@ enum class Endpoint : uint8_t {
   kOperation,  // /v1/operations/ID
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
   kFiles,      // /v1/files/TENANT[/PATH]
+  kValues,     // /v1/state/TENANT
+  kValue,      // /v1/state/TENANT/KEY
   kWeb,        // /fn/TENANT/NAME[@VERSION][/...]
 };
 
@@ -34,7 +36,8 @@ struct Route {
   std::string name;
   std::optional<uint64_t> version;
   std::string id;  // of an operation
-  // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded.
+  // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded. kValue:
+  // the key, as sent: all that is behind the tenant's slash.
   std::string rest;
 };
 

@@ -75,6 +75,27 @@ TEST(Route, FindsSnapshotsOfAllOfATenantAFunctionAVersion) {
   }
 }
 
+TEST(Route, FindsStateValuesAndKeepsTheirKeysAsSent) {
+  EXPECT_EQ(parse_route("/v1/state/acme").endpoint, Endpoint::kValues);
+  EXPECT_EQ(parse_route("/v1/state/ac%6De").tenant, "acme");
+  const auto key = [](std::string_view path) {
+    const Route route = parse_route(path);
+    EXPECT_EQ(route.endpoint, Endpoint::kValue) << path;
+    EXPECT_EQ(route.tenant, "acme") << path;
+    return route.rest;
+  };
+  EXPECT_EQ(key("/v1/state/acme/weights"), "weights");
+  EXPECT_EQ(key("/v1/state/acme/a/b//c/"), "a/b//c/");
+  EXPECT_EQ(key("/v1/state/acme/a%2Fb"), "a%2Fb");
+  EXPECT_EQ(key("/v1/state/acme/../x"), "../x");
+  EXPECT_EQ(key("/v1/state/acme/a@b"), "a@b");
+  EXPECT_EQ(key("/v1/state/acme/%zz"), "%zz");  // for whoever decodes it to refuse
+  EXPECT_EQ(key("/v1/state/acme/"), "");        // a key that is empty, not a list
+  for (const char* path : {"/v1/state", "/v1/state/", "/v1/state//a", "/v1/statex/acme", "/v1/state/a%2/b"}) {
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kUnknown) << path;
+  }
+}
+
 TEST(Route, FindsOperations) {
   const Route route = parse_route("/v1/operations/0123abcd");
   EXPECT_EQ(route.endpoint, Endpoint::kOperation);
