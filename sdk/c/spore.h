@@ -41,6 +41,68 @@ SPORE_IMPORT(input_read) uint32_t spore_input_read(uint32_t offset, void *to, ui
 // Appends to the output; returns size_bytes. A call whose output passes the function's limit ends there, as failed.
 SPORE_IMPORT(output_write) uint32_t spore_output_write(const void *from, uint32_t size_bytes);
 
+// ---- state: byte arrays that outlive calls, shared by the functions of a tenant (docs/state.md) ----
+//
+// A key is 1 to 512 bytes of UTF-8. Every function here returns a number that is not negative, or minus an error number
+// of <errno.h>: -EINVAL, -ENOENT (no such value), -ENOMEM (no room on this host), -ENOSPC (the store is full), -EFBIG
+// (behind the end), -EAGAIN, -ESTALE, -ETIMEDOUT, -EHOSTUNREACH, -ENOTSUP. The call's log says more.
+
+// The value in memory, shared with everybody on this host who maps it: its address. Makes one of `size_bytes` zeros
+// where there is none; with size 0, as large as it is. It stays until the call ends. Use spore_state_map().
+#define SPORE_STATE_READ_ONLY 1u
+SPORE_IMPORT(state_map)
+int64_t spore_state_map_(const char *key, uint32_t key_bytes, uint64_t size_bytes, uint32_t flags);
+SPORE_IMPORT(state_unmap) int64_t spore_state_unmap(const char *key, uint32_t key_bytes);
+
+// Copies out of and into the value, without mapping it. How many bytes; reading gives 0 at the end.
+SPORE_IMPORT(state_read)
+int64_t spore_state_read(const char *key, uint32_t key_bytes, uint64_t offset, void *to, uint32_t size_bytes);
+SPORE_IMPORT(state_write)
+int64_t spore_state_write(const char *key, uint32_t key_bytes, uint64_t offset, const void *from, uint32_t size_bytes);
+// Behind the value's end, in the global tier at once; makes the value where there is none. The offset of these bytes.
+SPORE_IMPORT(state_append)
+int64_t spore_state_append(const char *key, uint32_t key_bytes, const void *from, uint32_t size_bytes);
+
+SPORE_IMPORT(state_size) int64_t spore_state_size(const char *key, uint32_t key_bytes);
+SPORE_IMPORT(state_resize) int64_t spore_state_resize(const char *key, uint32_t key_bytes, uint64_t size_bytes);
+SPORE_IMPORT(state_delete) int64_t spore_state_delete(const char *key, uint32_t key_bytes);
+// Keys that begin with the prefix and come after `after`, each with a NUL behind it; how many bytes, 0: no more. Room for
+// at least 513.
+SPORE_IMPORT(state_list)
+int64_t spore_state_list(const char *prefix, uint32_t prefix_bytes, const char *after, uint32_t after_bytes, char *to,
+                         uint32_t size_bytes);
+
+// Publishes what has changed on this host in the pages of 4 KiB that the range touches; size 0: to the end.
+SPORE_IMPORT(state_push)
+int64_t spore_state_push(const char *key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
+// Takes over the newest version and fetches that range of it; what is not pushed yet stays.
+SPORE_IMPORT(state_pull)
+int64_t spore_state_pull(const char *key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
+
+// From now on, on this host, pushes of the value merge what was changed into what is there: they add the difference, or
+// take the smaller or larger of both. Everything written before must be pushed, else -ESTALE.
+enum { SPORE_OVERWRITE, SPORE_SUM, SPORE_MIN, SPORE_MAX };
+enum { SPORE_I32, SPORE_I64, SPORE_F32, SPORE_F64 };
+SPORE_IMPORT(state_merge)
+int64_t spore_state_merge(const char *key, uint32_t key_bytes, uint32_t op, uint32_t element);
+
+// Compare and set: publishes only if the global tier still has that version, else -EAGAIN.
+struct spore_state_version {
+  uint64_t epoch;
+  uint64_t number;
+};
+SPORE_IMPORT(state_version)
+int64_t spore_state_version(const char *key, uint32_t key_bytes, struct spore_state_version *version);
+SPORE_IMPORT(state_push_if)
+int64_t spore_state_push_if(const char *key, uint32_t key_bytes, const struct spore_state_version *version);
+
+// The same, for a key that ends with a NUL; a null pointer and *error where it fails (error may be null).
+static inline void *spore_state_map(const char *key, uint64_t size_bytes, uint32_t flags, int *error) {
+  const int64_t mapped = spore_state_map_(key, (uint32_t)__builtin_strlen(key), size_bytes, flags);
+  if (error) *error = mapped < 0 ? (int)-mapped : 0;
+  return mapped < 0 ? (void *)0 : (void *)(uintptr_t)mapped;
+}
+
 #ifdef __cplusplus
 }
 #define SPORE_EXPORT(name) extern "C" __attribute__((export_name(name), visibility("default")))

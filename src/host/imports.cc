@@ -97,6 +97,9 @@ std::vector<ImportDeclaration> make_table() {
           "(key, length, version): publishes if the global tier has that version (two i64), else EAGAIN."),
       declare<&state_pull>(kSpore, "state_pull", InInitialiser::kNotCaptured,
                            "(key, length, offset, size): takes over the newest version; fetches that range of it."),
+      declare<&state_merge>(kSpore, "state_merge", InInitialiser::kNotCaptured,
+                            "(key, length, op, element): pushes merge from now on: 0 overwrite, 1 sum, 2 min, 3 max of "
+                            "0 i32, 1 i64, 2 f32, 3 f64."),
       declare<&state_version>(kSpore, "state_version", InInitialiser::kNotCaptured,
                               "(key, length, version): writes the version that is here, two i64."),
 

@@ -349,13 +349,15 @@ Reply<int64_t> state_list(HostCall& call, GuestPtr<uint8_t> prefix, uint32_t pre
 
 Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
   StateCall on(call, "state_push", key, key_len);
-  return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
+  std::string once;
+  if (on.ok() && !state_of(call).pending.operation) once = state_of(call).next_once();
+  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, deadline = on.deadline()]() -> Result<int64_t> {
     const auto replica = tier.find(id);
     if (!replica) {  // nothing was done here that could be pushed
       TRY(tier.global().describe(id, deadline));
       return 0;
     }
-    TRY(replica->push({.range = {offset, size == 0 ? UINT64_MAX : size}}, deadline));
+    TRY(replica->push({.range = {offset, size == 0 ? UINT64_MAX : size}, .once = once}, deadline));
     return 0;
   });
 }
@@ -381,6 +383,21 @@ Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t of
     TRY(replica->fetch({offset, size == 0 ? UINT64_MAX : size}, deadline));
     return 0;
   });
+}
+
+Reply<int64_t> state_merge(HostCall& call, Key key, uint32_t key_len, uint32_t op, uint32_t element) {
+  StateCall on(call, "state_merge", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (op > static_cast<uint32_t>(state::MergeOp::kMax) || element > static_cast<uint32_t>(state::Element::kF64))
+    return failed(Errno::kInval);
+  const state::Merging merging{static_cast<state::MergeOp>(op), static_cast<state::Element>(element)};
+  return on.with_replica(
+      std::nullopt,
+      [&](Replica& replica) -> std::optional<Reply<int64_t>> {
+        if (replica.merging() != merging) return std::nullopt;
+        return 0;
+      },
+      [merging](Replica& replica, Deadline deadline) { return replica.set_merging(merging, deadline); });
 }
 
 Reply<int64_t> state_version(HostCall& call, Key key, uint32_t key_len, GuestPtr<GuestVersion> version) {

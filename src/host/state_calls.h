@@ -43,6 +43,7 @@ Reply<int64_t> state_list(HostCall&, GuestPtr<uint8_t> prefix, uint32_t prefix_l
 Reply<int64_t> state_push(HostCall&, Key key, uint32_t key_len, uint64_t offset, uint64_t size);
 Reply<int64_t> state_push_if(HostCall&, Key key, uint32_t key_len, GuestPtr<GuestVersion> version);
 Reply<int64_t> state_pull(HostCall&, Key key, uint32_t key_len, uint64_t offset, uint64_t size);
+Reply<int64_t> state_merge(HostCall&, Key key, uint32_t key_len, uint32_t op, uint32_t element);
 Reply<int64_t> state_version(HostCall&, Key key, uint32_t key_len, GuestPtr<GuestVersion> version);
 
 }  // namespace spore::host::calls

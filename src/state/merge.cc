@@ -68,6 +68,25 @@ void merge_into(std::span<uint8_t> into, ByteSpan from, MergeOp op, Element elem
   }
 }
 
+void subtract(std::span<uint8_t> now, ByteSpan base, Element element) {
+  CHECK(now.size() == base.size() && now.size() % element_bytes(element) == 0, now.size(), base.size());
+  const auto each = [&]<class T>(T) {
+    for (size_t at = 0; at < now.size(); at += sizeof(T)) {
+      T a, b;
+      std::memcpy(&a, now.data() + at, sizeof(T));
+      std::memcpy(&b, base.data() + at, sizeof(T));
+      a = static_cast<T>(a - b);
+      std::memcpy(now.data() + at, &a, sizeof(T));
+    }
+  };
+  switch (element) {  // unsigned: integers wrap
+    case Element::kI32: return each(uint32_t{});
+    case Element::kI64: return each(uint64_t{});
+    case Element::kF32: return each(float{});
+    case Element::kF64: return each(double{});
+  }
+}
+
 ByteSpan trim_zeros(ByteSpan bytes) {
   size_t size = bytes.size();
   for (; size >= 8; size -= 8) {

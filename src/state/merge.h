@@ -14,6 +14,9 @@ namespace spore::state {
 // copies. Integers wrap. In min and max a NaN loses against a number; two NaNs give a NaN.
 void merge_into(std::span<uint8_t> into, ByteSpan from, MergeOp op, Element element);
 
+// What must be merged into `base` by sums to come to `now`: overwrites `now` with that, element by element.
+void subtract(std::span<uint8_t> now, ByteSpan base, Element element);
+
 // True where all bytes are zero.
 bool is_zero(ByteSpan bytes);
 // Without the zeros at the end.

@@ -8,9 +8,12 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 
 #include "base/check.h"
+#include "base/digest.h"
 #include "base/mapping.h"
+#include "state/merge.h"
 
 namespace spore::state {
 
@@ -117,7 +120,7 @@ Result<void> Replica::add_window(uint8_t* at, uint64_t size_bytes, bool writable
         auto state = state_.lock();
         present = all_present(*state, size, 1);
       }
-      if (present) TRY(write_file(size, {kZeros, tail}));
+      if (present) TRY(write_file(file_.get(), size, {kZeros, tail}));
     }
   }
   auto state = state_.lock();
@@ -154,7 +157,7 @@ void Replica::scan_windows(State& state) {
 bool Replica::dirty() {
   auto state = state_.lock();
   scan_windows(*state);
-  return !state->published || state->published_size != size_bytes() ||
+  return !state->published || has_unsettled_ || state->published_size != size_bytes() ||
          std::ranges::any_of(state->dirty, [](uint64_t pages) { return pages != 0; });
 }
 
@@ -216,6 +219,8 @@ std::optional<ssize_t> Replica::try_write(uint64_t offset, std::span<const iovec
 }
 
 Result<bool> Replica::try_resize(uint64_t size_bytes) {
+  if (merging().op != MergeOp::kOverwrite)
+    return fail(ErrorCode::kFailedPrecondition, "the size of state \"" + id_.key + "\" stays while its pushes merge");
   if (size_bytes > kValueBytesMax)
     return fail(ErrorCode::kInvalidArgument,
                 "a state value can have at most " + std::to_string(kValueBytesMax) + " bytes");
@@ -228,7 +233,7 @@ Result<bool> Replica::try_resize(uint64_t size_bytes) {
       // What guests left behind the end of the last page was not part of the value.
       if (before % kPageBytes != 0) {
         static constexpr uint8_t kZeros[kPageBytes] = {};
-        if (all_present(*state, before, 1)) TRY(write_file(before, {kZeros, page_up(before) - before}));
+        if (all_present(*state, before, 1)) TRY(write_file(file_.get(), before, {kZeros, page_up(before) - before}));
       }
       if (page_up(size_bytes) > page_up(before) &&
           ::ftruncate(file_.get(),
@@ -254,9 +259,9 @@ Result<bool> Replica::try_resize(uint64_t size_bytes) {
   return true;
 }
 
-Result<void> Replica::write_file(uint64_t offset, ByteSpan bytes) {
+Result<void> Replica::write_file(int file, uint64_t offset, ByteSpan bytes) {
   while (!bytes.empty()) {
-    const ssize_t wrote = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t wrote = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (wrote <= 0) {
       auto error = fail_errno("fill a replica of state");
       error.error().code = ErrorCode::kResourceExhausted;
@@ -266,6 +271,18 @@ Result<void> Replica::write_file(uint64_t offset, ByteSpan bytes) {
     offset += static_cast<uint64_t>(wrote);
   }
   return {};
+}
+
+Result<Bytes> Replica::read_file(int file, uint64_t offset, uint64_t size_bytes) const {
+  Bytes bytes(size_bytes);
+  if (::pread(file, bytes.data(), bytes.size(), static_cast<off_t>(offset)) != static_cast<ssize_t>(bytes.size()))
+    return fail_errno("read a replica of state");
+  return bytes;
+}
+
+Result<void> Replica::write_content(uint64_t offset, ByteSpan bytes) {
+  if (base_.valid()) TRY(write_file(base_.get(), offset, bytes));
+  return write_file(file_.get(), offset, bytes);
 }
 
 // ---- fetching -------------------------------------------------------------------------------------------------------
@@ -299,7 +316,7 @@ Result<void> Replica::fetch_chunk(uint64_t chunk, Deadline deadline) {
   if (begin < end) {
     Bytes bytes(std::min(kChunkBytes, end - begin));
     fetched = snapshot->read(begin, bytes, deadline);
-    if (fetched) fetched = write_file(begin, bytes);
+    if (fetched) fetched = write_content(begin, bytes);
     if (fetched) fetched_bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
   }
   auto state = state_.lock();
@@ -334,14 +351,17 @@ Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {
   const std::unique_lock turn(turn_, deadline);
   if (!turn) return late(id_, "push");
   const std::shared_lock content(content_);  // the size stays
+  if (unsettled_) TRY(settle_merge(deadline));
   const uint64_t size = size_bytes();
   Push push;
   push.expected = options.expected;
   push.lock_token = options.lock_token;
   std::vector<uint64_t> taken;
+  Merging merging;
   {
     auto state = state_.lock();
     scan_windows(*state);
+    merging = state->merging;
     const uint64_t begin = std::min(options.range.offset, size);
     const uint64_t end = begin + std::min(options.range.size_bytes, size - begin);
     taken.resize(state->dirty.size());
@@ -354,6 +374,19 @@ Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {
     if (!any && !resized && !push.expected) return state->version;
     if (resized) push.size_bytes = size;
   }
+  if (merging.op == MergeOp::kOverwrite) return push_overwriting(std::move(push), std::move(taken), size, deadline);
+  push.once = options.once.empty() ? to_hex(random_bytes(16)) : options.once;
+  auto made = make_merge_push(std::move(push), merging, taken, size);
+  if (!made) {
+    auto state = state_.lock();
+    for (size_t chunk = 0; chunk < taken.size(); ++chunk) state->dirty[chunk] |= taken[chunk];
+    return std::unexpected(std::move(made).error());
+  }
+  unsettled_ = std::move(*made);
+  return settle_merge(deadline);
+}
+
+Result<Version> Replica::push_overwriting(Push push, std::vector<uint64_t> taken, uint64_t size, Deadline deadline) {
   uint64_t bytes = 0;
   each_run(taken, [&](uint64_t begin, uint64_t end) { bytes += std::min(end, size) - begin; });
   Bytes copy;
@@ -391,14 +424,130 @@ Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {
     for (size_t chunk = 0; chunk < taken.size(); ++chunk) state->dirty[chunk] |= taken[chunk];
     return std::unexpected(Error(pushed.error()).within("push state \"" + id_.key + "\""));
   }
-  // Where others pushed meanwhile, this still holds the version it had, with its own pages newer than that.
-  if (state->version == pushed->before)
-    state->version = pushed->after.version;
-  else if (!state->published)
-    state->version = {.epoch = pushed->after.version.epoch, .number = 0};
-  state->published = true;
-  state->published_size = pushed->after.size_bytes;
+  account(*state, *pushed);
   return pushed->after.version;
+}
+
+// Where others pushed meanwhile, this still holds the version it had, with its own pages newer than that.
+void Replica::account(State& state, const Pushed& pushed) {
+  if (state.version == pushed.before)
+    state.version = pushed.after.version;
+  else if (!state.published)
+    state.version = {.epoch = pushed.after.version.epoch, .number = 0};
+  state.published = true;
+  state.published_size = pushed.after.size_bytes;
+}
+
+// ---- merging --------------------------------------------------------------------------------------------------------
+
+Result<void> Replica::set_merging(const Merging& merging, Deadline deadline) {
+  const std::unique_lock turn(turn_, deadline);
+  if (!turn) return late(id_, "change");
+  if (this->merging() == merging) return {};
+  const std::unique_lock content(content_);
+  const auto refuse = [&](ErrorCode code, std::string why) {
+    return fail(code, "merge pushes of state \"" + id_.key + "\": " + std::move(why));
+  };
+  const uint64_t size = size_bytes();
+  if (merging.op != MergeOp::kOverwrite && size % element_bytes(merging.element) != 0)
+    return refuse(ErrorCode::kInvalidArgument, "its " + std::to_string(size) + " bytes are not whole elements");
+  auto state = state_.lock();
+  scan_windows(*state);
+  if (unsettled_ || std::ranges::any_of(state->dirty, [](uint64_t pages) { return pages != 0; }))
+    return refuse(ErrorCode::kFailedPrecondition, "what was written before must be pushed first");
+  UniqueFd base;
+  if (merging.op != MergeOp::kOverwrite) {
+    base = UniqueFd(::memfd_create("spore-state-base", MFD_CLOEXEC));
+    if (!base.valid() || ::ftruncate(base.get(), static_cast<off_t>(page_up(size))) != 0)
+      return fail_errno("make the base of a replica of state");
+    for (off_t at = 0, end = static_cast<off_t>(size); at < end;) {  // holes stay holes
+      const off_t data = ::lseek(file_.get(), at, SEEK_DATA);
+      if (data < 0 || data >= end) break;
+      at = std::min(::lseek(file_.get(), data, SEEK_HOLE), end);
+      for (off_t from = data; from < at; from += static_cast<off_t>(kChunkBytes)) {
+        ASSIGN_OR_RETURN(const Bytes bytes, read_file(file_.get(), static_cast<uint64_t>(from),
+                                                      std::min(kChunkBytes, static_cast<uint64_t>(at - from))));
+        TRY(write_file(base.get(), static_cast<uint64_t>(from), bytes));
+      }
+    }
+  }
+  base_ = std::move(base);
+  state->merging = merging;
+  return {};
+}
+
+Result<std::unique_ptr<Replica::MergePush>> Replica::make_merge_push(Push push, const Merging& merging,
+                                                                     const std::vector<uint64_t>& taken,
+                                                                     uint64_t size) const {
+  auto out = std::make_unique<MergePush>();
+  each_run(taken, [&](uint64_t begin, uint64_t end) { out->runs.emplace_back(begin, std::min(end, size)); });
+  push.merge = merging.op;
+  push.element = merging.element;
+  struct Part {
+    uint64_t offset, at, size_bytes;
+  };
+  std::vector<Part> parts;
+  const uint64_t unit = element_bytes(merging.element);
+  for (const auto& [begin, end] : out->runs) {
+    ASSIGN_OR_RETURN(Bytes now, read_file(file_.get(), begin, end - begin));
+    ASSIGN_OR_RETURN(const Bytes base, read_file(base_.get(), begin, end - begin));
+    out->now.insert(out->now.end(), now.begin(), now.end());
+    // Only elements that changed: for the others a minimum could undo what somebody overwrote.
+    for (uint64_t at = 0; at < now.size();) {
+      uint64_t to = at;
+      while (to < now.size() && std::memcmp(&now[to], &base[to], unit) != 0) to += unit;
+      if (to == at) {
+        at += unit;
+        continue;
+      }
+      const std::span<uint8_t> changed = std::span(now).subspan(at, to - at);
+      if (merging.op == MergeOp::kSum) subtract(changed, ByteSpan(base).subspan(at, to - at), merging.element);
+      parts.push_back({begin + at, out->bytes.size(), to - at});
+      out->bytes.insert(out->bytes.end(), changed.begin(), changed.end());
+      at = to;
+    }
+  }
+  for (const Part& part : parts)
+    push.patches.push_back({part.offset, ByteSpan(out->bytes).subspan(part.at, part.size_bytes)});
+  out->push = std::move(push);
+  return out;
+}
+
+Result<Version> Replica::settle_merge(Deadline deadline) {
+  has_unsettled_ = true;
+  const auto pushed = tier_.push(id_, unsettled_->push, deadline);
+  if (!pushed) {
+    const ErrorCode code = pushed.error().code;
+    const bool unknown =
+        code == ErrorCode::kDeadlineExceeded || code == ErrorCode::kUnavailable || code == ErrorCode::kInternal;
+    if (!unknown) {
+      auto state = state_.lock();
+      for (const auto& [begin, end] : unsettled_->runs) mark_dirty(*state, begin, end);
+      unsettled_.reset();
+      has_unsettled_ = false;
+    }
+    return std::unexpected(Error(pushed.error()).within("push state \"" + id_.key + "\""));
+  }
+  uint64_t at = 0;
+  for (const auto& [begin, end] : unsettled_->runs) {
+    TRY(write_file(base_.get(), begin, ByteSpan(unsettled_->now).subspan(at, end - begin)));
+    at += end - begin;
+  }
+  unsettled_.reset();
+  has_unsettled_ = false;
+  account(*state_.lock(), *pushed);
+  return pushed->after.version;
+}
+
+// What others made of the run, and what is not pushed of it here: both are here afterwards. Guests that write to it
+// meanwhile may lose that.
+Result<void> Replica::merge_run(uint64_t begin, std::span<uint8_t> theirs, const Merging& merging) {
+  ASSIGN_OR_RETURN(Bytes ours, read_file(file_.get(), begin, theirs.size()));
+  ASSIGN_OR_RETURN(const Bytes base, read_file(base_.get(), begin, theirs.size()));
+  TRY(write_file(base_.get(), begin, theirs));
+  if (merging.op == MergeOp::kSum) subtract(ours, base, merging.element);
+  if (merging.op == MergeOp::kSum || ours != base) merge_into(theirs, ours, merging.op, merging.element);
+  return write_file(file_.get(), begin, theirs);
 }
 
 // ---- pull -----------------------------------------------------------------------------------------------------------
@@ -406,15 +555,21 @@ Result<Version> Replica::push(const PushOptions& options, Deadline deadline) {
 Result<Version> Replica::pull(Deadline deadline) {
   const std::unique_lock turn(turn_, deadline);
   if (!turn) return late(id_, "pull");
+  if (unsettled_) {
+    const std::shared_lock content(content_);
+    TRY(settle_merge(deadline));
+  }
   auto pinned = tier_.pin(id_, deadline);
   if (!pinned) return std::unexpected(std::move(pinned).error().within("pull state \"" + id_.key + "\""));
   const std::unique_lock content(content_);
   // Held only for moments: guests write meanwhile, and what they write is dirty.
   std::vector<uint32_t> present;
   Version held;
+  Merging merging;
   {
     auto state = state_.lock();
     held = state->version;
+    merging = state->merging;
     if (state->published && held == (*pinned)->manifest().version) return held;
     for (uint32_t chunk = 0; chunk < state->chunks.size(); ++chunk)
       if (state->chunks[chunk] == ChunkState::kPresent) present.push_back(chunk);
@@ -429,11 +584,12 @@ Result<Version> Replica::pull(Deadline deadline) {
     Bytes bytes;
     for (size_t i = 0; i < present.size(); ++i) {
       const uint64_t chunk = present[i], base = chunk * kChunkBytes;
-      uint64_t wanted = changed[i];
+      uint64_t wanted = changed[i], dirty = 0;
       {
         auto state = state_.lock();
         scan_windows(*state);
-        wanted &= ~state->dirty[chunk];
+        if (merging.op == MergeOp::kOverwrite) wanted &= ~state->dirty[chunk];
+        dirty = state->dirty[chunk];
       }
       if (wanted == 0) continue;
       const uint64_t first = base + static_cast<uint64_t>(std::countr_zero(wanted)) * kPageBytes;
@@ -451,7 +607,11 @@ Result<Version> Replica::pull(Deadline deadline) {
       each_run(pages, [&](uint64_t begin, uint64_t end) {
         const uint64_t file_end = page_up(size_bytes());
         if (begin >= file_end || !written) return;
-        written = write_file(begin, ByteSpan(bytes).subspan(begin - first, std::min(end, file_end) - begin));
+        const auto run = std::span(bytes).subspan(begin - first, std::min(end, file_end) - begin);
+        if (merging.op != MergeOp::kOverwrite && (dirty & pages_within(chunk, begin, end)))
+          written = merge_run(begin, run.first(std::min(end, size_bytes()) - begin), merging);
+        else
+          written = write_content(begin, run);
       });
       TRY(std::move(written));
     }
@@ -470,6 +630,8 @@ Result<Version> Replica::pull(Deadline deadline) {
                                                   static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END))))) != 0)
         return fail_errno("lengthen a replica of state");
       size_bytes_.store(manifest.size_bytes, std::memory_order_release);
+      if (base_.valid() && ::ftruncate(base_.get(), static_cast<off_t>(page_up(manifest.size_bytes))) != 0)
+        return fail_errno("lengthen the base of a replica of state");
     }
     TRY(take_over());
     auto state = state_.lock();

@@ -45,6 +45,14 @@ struct PushOptions {
   ByteRange range;
   std::optional<Version> expected;  // else kAlreadyExists
   uint64_t lock_token = 0;
+  std::string once;  // names the push, where it merges; empty: a name is drawn
+};
+
+// How a value's pushes meet what is there: as Push has it.
+struct Merging {
+  MergeOp op = MergeOp::kOverwrite;
+  Element element = Element::kF64;
+  bool operator==(const Merging&) const = default;
 };
 
 class Replica final : public WindowTracker::Owner, public std::enable_shared_from_this<Replica> {
@@ -93,6 +101,11 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   Result<void> settle(Deadline deadline);
   // Publishes what is dirty in whole pages that the range touches. After an error it is as dirty as before.
   Result<Version> push(const PushOptions& options, Deadline deadline);
+  // From now on pushes merge: what they add to the value (kSum), or its changed elements (kMin, kMax), counted from
+  // what this host last got from the global tier or gave to it. A push whose answer was lost is applied once all the
+  // same. kFailedPrecondition where something is dirty; kInvalidArgument where the size is not that of whole elements.
+  Result<void> set_merging(const Merging& merging, Deadline deadline);
+  Merging merging() const { return state_.lock()->merging; }
   // Takes over the newest version: of the pages that are here and not dirty those that changed, now; absent chunks when
   // they are touched. kNotFound: the value was removed.
   Result<Version> pull(Deadline deadline);
@@ -121,6 +134,14 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
     size_t absent = 0;            // chunks that are not present
     std::vector<uint64_t> dirty;  // pages of each chunk, lowest bit first
     std::map<uint8_t*, Window> windows;
+    Merging merging;
+  };
+  // A push that merges, and how the bytes it took stood: to be sent again where it is not known whether it was applied.
+  struct MergePush {
+    Push push;
+    Bytes bytes;                                      // of its patches
+    Bytes now;                                        // of its runs, as they were
+    std::vector<std::pair<uint64_t, uint64_t>> runs;  // [begin, end) each
   };
 
   Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
@@ -129,7 +150,17 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
   static void scan_windows(State& state);
   Result<void> fetch_chunk(uint64_t chunk, Deadline deadline);
-  Result<void> write_file(uint64_t offset, ByteSpan bytes);
+  static Result<void> write_file(int file, uint64_t offset, ByteSpan bytes);
+  Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;
+  // What came from the global tier: into the file, and into the base.
+  Result<void> write_content(uint64_t offset, ByteSpan bytes);
+  void account(State& state, const Pushed& pushed);
+  Result<Version> push_overwriting(Push push, std::vector<uint64_t> taken, uint64_t size, Deadline deadline);
+  Result<std::unique_ptr<MergePush>> make_merge_push(Push push, const Merging& merging,
+                                                     const std::vector<uint64_t>& taken, uint64_t size) const;
+  // Sends unsettled_. Where it is known that it was not applied, its pages are dirty again.
+  Result<Version> settle_merge(Deadline deadline);
+  Result<void> merge_run(uint64_t begin, std::span<uint8_t> theirs, const Merging& merging);
 
   const ValueId id_;
   GlobalTier& tier_;
@@ -139,7 +170,10 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   std::atomic<uint64_t> size_bytes_ = 0;
   std::atomic<bool> windows_stale_ = false;
   std::atomic<uint64_t> fetched_bytes_ = 0;
-  std::timed_mutex turn_;      // of pushes and pulls
+  std::timed_mutex turn_;                 // of pushes and pulls
+  UniqueFd base_;                         // where pushes merge: the bytes they count from; of who has the turn
+  std::unique_ptr<MergePush> unsettled_;  // of who has the turn
+  std::atomic<bool> has_unsettled_ = false;
   std::shared_mutex content_;  // shared: who copies into or out of the file; exclusive: a pull
   Guarded<State> state_;
   std::condition_variable chunk_came_;

@@ -348,6 +348,136 @@ TEST_F(ReplicaTest, TwoHostsThatWriteDisjointPagesLoseNothing) {
   }
 }
 
+// ---- merging --------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// A tier whose answers get lost: pushes are applied, or not, and nobody is told.
+class LossyTier final : public GlobalTier {
+ public:
+  explicit LossyTier(GlobalTier& tier) : tier_(tier) {}
+  Result<Pushed> push(const ValueId& id, const Push& push, Deadline deadline) override {
+    const unsigned fate = random_() % 4;
+    if (fate == 0) return fail(ErrorCode::kUnavailable, "lost on the way there");
+    auto pushed = tier_.push(id, push, deadline);
+    if (fate == 1) return fail(ErrorCode::kDeadlineExceeded, "lost on the way back");
+    return pushed;
+  }
+  Result<std::shared_ptr<Snapshot>> pin(const ValueId& id, Deadline deadline) override {
+    return tier_.pin(id, deadline);
+  }
+  Result<Manifest> describe(const ValueId& id, Deadline deadline) override { return tier_.describe(id, deadline); }
+  Result<void> remove(const ValueId& id, std::optional<Version> expected, Deadline deadline) override {
+    return tier_.remove(id, expected, deadline);
+  }
+  Result<KeyPage> list(const std::string& tenant, const std::string& prefix, const std::string& from, size_t limit,
+                       Deadline deadline) override {
+    return tier_.list(tenant, prefix, from, limit, deadline);
+  }
+  Result<Usage> usage(const std::string& tenant, Deadline deadline) override { return tier_.usage(tenant, deadline); }
+  Result<std::optional<LockGrant>> try_lock(const ValueId& id, LockMode mode, const std::string& owner,
+                                            std::chrono::milliseconds lease, Deadline deadline) override {
+    return tier_.try_lock(id, mode, owner, lease, deadline);
+  }
+  Result<void> renew_lock(const ValueId& id, const std::string& owner, std::chrono::milliseconds lease,
+                          Deadline deadline) override {
+    return tier_.renew_lock(id, owner, lease, deadline);
+  }
+  Result<void> unlock(const ValueId& id, const std::string& owner, Deadline deadline) override {
+    return tier_.unlock(id, owner, deadline);
+  }
+  std::string name() const override { return "lossy " + tier_.name(); }
+
+ private:
+  GlobalTier& tier_;
+  std::mt19937 random_{7};
+};
+
+template <class T>
+T element(ByteSpan bytes, size_t index) {
+  T value;
+  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+}  // namespace
+
+TEST_F(ReplicaTest, SumsOfTwoHostsAreExactAlsoWhereAnswersAreLost) {
+  constexpr uint64_t kElements = 2'000;
+  store(Bytes(kElements * 8, 0));
+  LossyTier lossy(global_);
+  Host a(lossy), b(lossy);
+  std::vector<int64_t> expected(kElements, 0);
+  std::array<std::shared_ptr<Replica>, 2> replicas{a.open(), b.open()};
+  for (const auto& replica : replicas) ASSERT_TRUE(replica->set_merging({MergeOp::kSum, Element::kI64}, soon()));
+  {
+    const std::array<Mapped, 2> windows{Mapped(replicas[0], true), Mapped(replicas[1], true)};
+    std::mt19937 random(3);
+    for (int round = 0; round < 1'000; ++round) {
+      const unsigned h = random() % 2;
+      for (int i = 0; i < 5; ++i) {
+        const uint64_t index = random() % kElements;
+        const auto delta = static_cast<int64_t>(random()) - (int64_t{1} << 31);
+        auto* const at = reinterpret_cast<int64_t*>(windows[h].data()) + index;
+        *at += delta;
+        expected[index] += delta;
+      }
+      if (random() % 2) (void)replicas[h]->push({}, soon());
+      if (random() % 4 == 0) (void)replicas[h]->pull(soon());
+    }
+    for (const auto& replica : replicas) {
+      // The random bits run out of bad luck some time.
+      for (int attempt = 0; attempt < 200 && replica->dirty(); ++attempt) (void)replica->push({}, soon());
+      EXPECT_FALSE(replica->dirty());
+    }
+    for (const auto& replica : replicas) ASSERT_TRUE(replica->pull(soon()));
+    const Bytes result = stored();
+    for (uint64_t i = 0; i < kElements; ++i) {
+      ASSERT_EQ(element<int64_t>(result, i), expected[i]) << i;
+      for (const Mapped& window : windows)
+        ASSERT_EQ(reinterpret_cast<const int64_t*>(window.data())[i], expected[i]) << i;
+    }
+  }
+}
+
+TEST_F(ReplicaTest, MinimaAndMaximaOfTwoHosts) {
+  for (const MergeOp op : {MergeOp::kMin, MergeOp::kMax}) {
+    const ValueId id{"tenant", op == MergeOp::kMin ? "min" : "max"};
+    const auto here = a_.open(80, id);
+    ASSERT_TRUE(here->push({}, soon()));
+    const auto there = b_.open({}, id);
+    ASSERT_TRUE(there->fetch({}, soon()));
+    ASSERT_TRUE(here->set_merging({op, Element::kF64}, soon()));
+    ASSERT_TRUE(there->set_merging({op, Element::kF64}, soon()));
+    const auto set = [&](Replica& replica, uint64_t index, double value) {
+      write(replica, index * 8, std::string(reinterpret_cast<const char*>(&value), 8));
+    };
+    const double sign = op == MergeOp::kMin ? -1 : 1;
+    set(*here, 0, sign * 5);
+    set(*there, 0, sign * 7);
+    set(*here, 1, sign * 9);
+    set(*there, 2, sign * 3);
+    ASSERT_TRUE(there->push({}, soon()));
+    ASSERT_TRUE(here->push({}, soon()));
+    const Bytes result = stored(id);
+    EXPECT_EQ(element<double>(result, 0), sign * 7);
+    EXPECT_EQ(element<double>(result, 1), sign * 9);
+    EXPECT_EQ(element<double>(result, 2), sign * 3);
+    ASSERT_TRUE(here->pull(soon()));
+    EXPECT_EQ(read(*here, 0, 80), std::string(as_text(result)));
+  }
+}
+
+TEST_F(ReplicaTest, MergingBeginsFromWhatIsPushedAndWholeElements) {
+  const auto replica = a_.open(12);
+  write(*replica, 0, "x");
+  EXPECT_EQ(replica->set_merging({MergeOp::kSum, Element::kI64}, soon()).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(replica->set_merging({MergeOp::kSum, Element::kI32}, soon()).error().code, ErrorCode::kFailedPrecondition);
+  ASSERT_TRUE(replica->push({}, soon()));
+  EXPECT_TRUE(replica->set_merging({MergeOp::kSum, Element::kI32}, soon()));
+  EXPECT_EQ(replica->try_resize(16).error().code, ErrorCode::kFailedPrecondition);
+}
+
 // ---- the local tier -------------------------------------------------------------------------------------------------
 
 TEST_F(ReplicaTest, OpeningWithAnotherSizeIsRefused) {

@@ -1,0 +1,189 @@
+// State from a guest's side: each command does one thing and says what it saw. Commands that fail return the line.
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../../sdk/c/spore.h"
+
+#define CHECK(condition)                                      \
+  do {                                                        \
+    if (!(condition)) {                                       \
+      fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+      exit(100);                                              \
+    }                                                         \
+  } while (0)
+
+static uint32_t length(const char* text) { return (uint32_t)strlen(text); }
+
+static int bad_arguments(void) {
+  static char key[600];
+  memset(key, 'k', sizeof(key));
+  static char page[4096];
+  CHECK(spore_state_map_("", 0, 10, 0) == -EINVAL);
+  CHECK(spore_state_map_(key, 513, 10, 0) == -EINVAL);
+  CHECK(spore_state_map_(key, 512, 10, 0) > 0);
+  CHECK(spore_state_map_("a\0b", 3, 10, 0) == -EINVAL);
+  CHECK(spore_state_map_("\xff", 1, 10, 0) == -EINVAL);
+  CHECK(spore_state_map_("a", 1, 10, 2) == -EINVAL);
+  CHECK(spore_state_map_("a", 1, 0, 0) == -ENOENT);
+  CHECK(spore_state_map_("a", 1, 4ull << 30, 0) == -EINVAL);
+  CHECK(spore_state_map_("a", 1, UINT64_MAX, 0) == -EINVAL);
+  CHECK(spore_state_map_("a", 1, 100, 0) > 0);
+  CHECK(spore_state_map_("a", 1, 101, 0) == -EINVAL);
+  CHECK(spore_state_size("a", 1) == 100);
+  CHECK(spore_state_read("a", 1, 99, page, 10) == 1);
+  CHECK(spore_state_read("a", 1, 100, page, 10) == 0);
+  CHECK(spore_state_read("a", 1, UINT64_MAX, page, 10) == 0);
+  CHECK(spore_state_write("a", 1, 99, page, 1) == 1);
+  CHECK(spore_state_write("a", 1, 99, page, 2) == -EFBIG);
+  CHECK(spore_state_write("a", 1, UINT64_MAX, page, 2) == -EFBIG);
+  CHECK(spore_state_write("a", 1, UINT64_MAX, page, 0) == -EFBIG);
+  CHECK(spore_state_read("none", 4, 0, page, 10) == -ENOENT);
+  CHECK(spore_state_write("none", 4, 0, page, 10) == -ENOENT);
+  CHECK(spore_state_push("none", 4, 0, 0) == -ENOENT);
+  CHECK(spore_state_pull("none", 4, 0, 0) == -ENOENT);
+  CHECK(spore_state_delete("none", 4) == -ENOENT);
+  CHECK(spore_state_unmap("none", 4) == -ENOENT);
+  CHECK(spore_state_resize("a", 1, 4ull << 30) == -EINVAL);
+  CHECK(spore_state_list("", 0, "", 0, page, 512) == -EINVAL);
+  return 0;
+}
+
+// Loads, stores, libc's copies, the host's reads and writes: all meet in the same bytes.
+static int windows(void) {
+  const char key[] = "w/{x}%41/..";
+  unsigned char* all = spore_state_map(key, 200000, 0, 0);
+  CHECK(all);
+  const unsigned char* read_only = spore_state_map(key, 0, SPORE_STATE_READ_ONLY, 0);
+  CHECK(read_only && read_only != all);
+  CHECK(spore_state_map(key, 200000, 0, 0) == all);
+  all[199999] = 42;
+  CHECK(((volatile const unsigned char*)read_only)[199999] == 42);
+  memset(all + 100, 7, 150000);
+  CHECK(read_only[100] == 7 && read_only[150099] == 7 && read_only[150100] == 0);
+  memmove(all + 101, all + 100, 150000);
+  memcpy(all, "written through memory", 22);
+  char text[64] = {0};
+  CHECK(spore_state_read(key, length(key), 0, text, 22) == 22);
+  CHECK(strcmp(text, "written through memory") == 0);
+  CHECK(spore_state_write(key, length(key), 8, "by the host  ", 13) == 13);
+  CHECK(memcmp(all, "written by the host  y", 22) == 0);
+  // From state to output, and from one value into another.
+  CHECK(write(1, all, 19) == 19);
+  unsigned char* other = spore_state_map("other", 30, 0, 0);
+  CHECK(spore_state_read(key, length(key), 0, other, 30) == 30);
+  CHECK(memcmp(other, all, 30) == 0);
+  CHECK(spore_state_unmap(key, length(key)) == 0);
+  return 0;
+}
+
+static int touch(const char* how) {
+  unsigned char* bytes = spore_state_map("touched", 100, 0, 0);
+  const unsigned char* read_only = spore_state_map("touched", 100, SPORE_STATE_READ_ONLY, 0);
+  if (!strcmp(how, "read-only")) *(volatile unsigned char*)read_only = 1;
+  if (!strcmp(how, "past")) bytes[4096] = 1;
+  if (!strcmp(how, "before")) bytes[-1] = 1;
+  if (!strcmp(how, "copy-read-only")) memset((void*)read_only, 1, 100000 / (unsigned)strlen("past-the"));
+  if (!strcmp(how, "copy-past")) memmove(bytes + 10, bytes, 5000);
+  if (!strcmp(how, "host-read-only")) return spore_state_read("touched", 7, 0, (void*)read_only, 10) == 10 ? 1 : 2;
+  if (!strcmp(how, "host-past")) return spore_state_write("touched", 7, 0, bytes + 4090, 10) == 10 ? 1 : 2;
+  if (!strcmp(how, "unmapped")) {
+    spore_state_unmap("touched", 7);
+    bytes[0] = 1;
+  }
+  return 99;
+}
+
+static int count(void) {
+  int64_t* counter = spore_state_map("counter", 8, 0, 0);
+  printf("%lld at %u", (long long)++*counter, (unsigned)(uintptr_t)counter);
+  return 0;
+}
+
+// Grows memory until it cannot, with windows in the way and without.
+static int grow(void) {
+  unsigned char* bytes = spore_state_map("between", 10 << 20, 0, 0);
+  CHECK(bytes);
+  for (int i = 0; i < 10 << 20; i += 4096) bytes[i] = (unsigned char)(i >> 12);
+  uint32_t pages = 0;
+  while (__builtin_wasm_memory_grow(0, 160) != (size_t)-1) pages += 160;
+  CHECK(pages >= 500 << 4);
+  for (int i = 0; i < 10 << 20; i += 4096) CHECK(bytes[i] == (unsigned char)(i >> 12));
+  const uintptr_t end = (uintptr_t)__builtin_wasm_memory_size(0) << 16;
+  CHECK(end <= (uintptr_t)bytes);
+  *(volatile char*)(end - 1) = 1;
+  return 0;
+}
+
+static int spin(void) {
+  _Atomic int* flag = spore_state_map("flag", 4, 0, 0);
+  while (*flag == 0) {
+  }
+  return *flag;
+}
+
+static int lists(void) {
+  char key[32], names[1100];
+  for (int i = 0; i < 300; ++i) {
+    const int n = snprintf(key, sizeof(key), "l/%03d", i);
+    CHECK(spore_state_append(key, (uint32_t)n, key, (uint32_t)n) == 0);
+  }
+  CHECK(spore_state_map("l/0505", 5, 0, 0));  // only here
+  int seen = 0;
+  char after[32] = "";
+  for (;;) {
+    const int64_t bytes = spore_state_list("l/", 2, after, length(after), names, sizeof(names));
+    CHECK(bytes >= 0);
+    if (bytes == 0) break;
+    for (const char* name = names; name < names + bytes; name += strlen(name) + 1) {
+      CHECK(strcmp(after, name) < 0);
+      strcpy(after, name);
+      ++seen;
+    }
+  }
+  CHECK(seen == 301);
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  const char* command = argc > 1 ? argv[1] : "";
+  if (!strcmp(command, "bad")) return bad_arguments();
+  if (!strcmp(command, "windows")) return windows();
+  if (!strcmp(command, "touch")) return touch(argv[2]);
+  if (!strcmp(command, "count")) return count();
+  if (!strcmp(command, "grow")) return grow();
+  if (!strcmp(command, "spin")) return spin();
+  if (!strcmp(command, "lists")) return lists();
+  if (!strcmp(command, "put")) {  // KEY TEXT
+    const uint32_t size = length(argv[3]);
+    void* bytes = spore_state_map(argv[2], size, 0, 0);
+    CHECK(bytes);
+    memcpy(bytes, argv[3], size);
+    return 0;
+  }
+  if (!strcmp(command, "push")) return (int)-spore_state_push(argv[2], length(argv[2]), 0, 0);
+  if (!strcmp(command, "pull")) return (int)-spore_state_pull(argv[2], length(argv[2]), 0, 0);
+  if (!strcmp(command, "delete")) return (int)-spore_state_delete(argv[2], length(argv[2]));
+  if (!strcmp(command, "get")) {  // KEY
+    int error;
+    const char* bytes = spore_state_map(argv[2], 0, SPORE_STATE_READ_ONLY, &error);
+    if (!bytes) return error;
+    return write(1, bytes, (size_t)spore_state_size(argv[2], length(argv[2]))) < 0;
+  }
+  if (!strcmp(command, "cas")) {  // KEY: two from one version
+    struct spore_state_version version;
+    char* bytes = spore_state_map(argv[2], 8, 0, 0);
+    CHECK(spore_state_push(argv[2], length(argv[2]), 0, 0) == 0);
+    CHECK(spore_state_version(argv[2], length(argv[2]), &version) == 0 && version.number == 1);
+    bytes[0] = 1;
+    CHECK(spore_state_push_if(argv[2], length(argv[2]), &version) == 0);
+    bytes[0] = 2;
+    CHECK(spore_state_push_if(argv[2], length(argv[2]), &version) == -EAGAIN);
+    CHECK(spore_state_version(argv[2], length(argv[2]), &version) == 0 && version.number == 2);
+    return 0;
+  }
+  return 98;
+}
