@@ -209,7 +209,7 @@ Result<void> serve(const ServeOptions& options) {
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
   ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
-  ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state"));
+  ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,

@@ -20,6 +20,7 @@ using nlohmann::json;
 
 // A value up to here is replaced at once; the rest of a larger one is appended piece by piece.
 constexpr size_t kPieceBytes = 64 << 20;
+constexpr size_t kFirstReadBytes = 64 << 10;
 
 struct StateArguments {
   std::string tenant;
@@ -158,10 +159,11 @@ class Source {
     return out;
   }
 
-  // Up to `piece`.size() bytes; fewer only at the end.
+  // Up to kPieceBytes; fewer only at the end.
   Result<void> read(Bytes& piece) const {
     size_t have = 0;
-    while (have < piece.size()) {
+    while (have < kPieceBytes) {
+      if (have == piece.size()) piece.resize(std::min(kPieceBytes, std::max(kFirstReadBytes, 2 * have)));
       const ssize_t count = ::read(fd_.valid() ? fd_.get() : STDIN_FILENO, piece.data() + have, piece.size() - have);
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return fail_errno("read what to put");
@@ -184,7 +186,7 @@ Result<void> put(const Client& client, const StateArguments& arguments) {
   ProgressLine line("putting " + printable(arguments.key));
   uint64_t done = 0;
   auto condition = condition_of(arguments.if_version);
-  Bytes piece(kPieceBytes);
+  Bytes piece;
   while (true) {
     TRY(source.read(piece));
     const bool is_last = piece.size() < kPieceBytes;
@@ -229,8 +231,8 @@ Result<void> remove(const Client& client, const StateArguments& arguments) {
 
 Result<void> copy(const CopyArguments& arguments) {
   for (const auto& tenant : arguments.tenants) TRY(functions::check_name_part("the tenant's name", tenant));
-  ASSIGN_OR_RETURN(const auto from, open_state_store(arguments.from, {}));
-  ASSIGN_OR_RETURN(const auto to, open_state_store(arguments.to, {}));
+  ASSIGN_OR_RETURN(const auto from, open_state_store(arguments.from, {}, IfMissing::kFail));
+  ASSIGN_OR_RETURN(const auto to, open_state_store(arguments.to, {}, IfMissing::kMake));
   for (const std::string& tenant : arguments.tenants) {
     ProgressLine line("copying " + tenant);
     ASSIGN_OR_RETURN(const CopyTotals totals,

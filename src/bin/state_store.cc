@@ -28,12 +28,16 @@ Result<StateStoreName> parse_state_store(std::string_view text) {
 }
 
 Result<std::unique_ptr<state::GlobalTier>> open_state_store(const std::string& text,
-                                                            const std::filesystem::path& default_directory) {
+                                                            const std::filesystem::path& default_directory,
+                                                            IfMissing if_missing) {
   ASSIGN_OR_RETURN(const StateStoreName name, parse_state_store(text));
   switch (name.kind) {
     case StateStoreName::Kind::kRocksDb: {
       const auto directory = name.location.empty() ? default_directory : std::filesystem::path(name.location);
       if (directory.empty()) return fail(ErrorCode::kInvalidArgument, "rocksdb: name its directory, as rocksdb:DIR");
+      std::error_code ignored;
+      if (if_missing == IfMissing::kFail && !std::filesystem::exists(directory, ignored))
+        return fail(ErrorCode::kNotFound, "there is no store at " + directory.string());
       return state::RocksDbTier::open(directory, {});
     }
     case StateStoreName::Kind::kRedis:  // Redis is plugged in here

@@ -28,9 +28,12 @@ Result<StateStoreName> parse_state_store(std::string_view text);
 // A URL without user and password: "redis://u:secret@host/0" -> "redis://***@host/0".
 std::string without_password(std::string_view url);
 
+enum class IfMissing { kMake, kFail };
+
 // `default_directory` empty: there is none, and the directory has to be named. Errors: those of
-// parse_state_store(), and the store's own.
+// parse_state_store(), kNotFound with kFail, and the store's own.
 Result<std::unique_ptr<state::GlobalTier>> open_state_store(const std::string& text,
-                                                            const std::filesystem::path& default_directory);
+                                                            const std::filesystem::path& default_directory,
+                                                            IfMissing if_missing);
 
 }  // namespace spore::bin

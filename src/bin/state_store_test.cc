@@ -40,16 +40,23 @@ TEST(StateStore, PasswordsAreNeverTold) {
   EXPECT_EQ(without_password("redis://host/0"), "redis://host/0");
   EXPECT_EQ(without_password("rocksdb:/a@b"), "rocksdb:/a@b");
   for (const char* url : {"http://u:geheim@h", "redis://u:geheim@h"}) {
-    const auto opened = open_state_store(url, {});
+    const auto opened = open_state_store(url, {}, IfMissing::kMake);
     ASSERT_FALSE(opened.has_value());
     EXPECT_EQ(opened.error().message.find("geheim"), std::string::npos) << opened.error().message;
   }
 }
 
 TEST(StateStore, WithoutADefaultTheDirectoryHasToBeNamed) {
-  const auto opened = open_state_store("rocksdb", {});
+  const auto opened = open_state_store("rocksdb", {}, IfMissing::kMake);
   ASSERT_FALSE(opened.has_value());
   EXPECT_EQ(opened.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(StateStore, WhatHasToBeThereIsNotMade) {
+  const auto opened = open_state_store("rocksdb:/nowhere/to/be/found", {}, IfMissing::kFail);
+  ASSERT_FALSE(opened.has_value());
+  EXPECT_EQ(opened.error().code, ErrorCode::kNotFound);
+  EXPECT_NE(opened.error().message.find("/nowhere/to/be/found"), std::string::npos);
 }
 
 }  // namespace

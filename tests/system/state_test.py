@@ -312,8 +312,20 @@ class StateTest(SystemTest):
         if not SANITIZED:
             self.assertLess(host.status("VmHWM") - peak, 48 << 10)  # one copy would be 100 MiB
 
+    def test_the_largest_value(self):
+        self.made("largest", b"first")
+        end = f"{path_of('largest')}?offset={VALUE_BYTES_MAX - 4}"
+        self.assertEqual(self.host.ask("PUT", end, b"last").json()["size_bytes"], VALUE_BYTES_MAX)
+        self.assertProblem(self.host.ask("PUT", end, b"last!"), 413, "too_large")
+        self.assertProblem(self.host.ask("POST", path_of("largest") + "?append", b"!"), 413, "too_large")
+        self.assertEqual(self.host.ask("HEAD", path_of("largest")).headers["Content-Length"], str(VALUE_BYTES_MAX))
+        self.assertEqual(self.get("largest", Range="bytes=-6").body, b"\0\0last")
+        self.assertEqual(self.get("largest", Range="bytes=0-5").body, b"first\0")
+        middle = self.get("largest", Range="bytes=2147483000-2149483000")
+        self.assertEqual((middle.status, middle.body.count(b"\0"), len(middle.body)), (206, 2_000_001, 2_000_001))
+
     def test_clients_that_do_not_read_hold_nobody_up(self):
-        self.made("slow", pattern(8 << 20))
+        self.made("slow", pattern(24 << 20))
         clients = []
         for _ in range(12):  # more than there are threads
             client = self.host.connect()
@@ -328,14 +340,14 @@ class StateTest(SystemTest):
             with client.makefile("rb") as answer:
                 while answer.readline() != b"\r\n":
                     pass
-                self.assertTrue(answer.read(8 << 20) == pattern(8 << 20))
+                self.assertTrue(answer.read(24 << 20) == pattern(24 << 20))
         for client in clients:
             client.close()
         self.assertEqual(self.get("slow").body, b"replaced")
 
     def test_streams_end_with_their_clients_and_with_the_host(self):
         host = self.own_host("--drain-timeout", "10000")
-        self.made("slow", pattern(8 << 20), host)
+        self.made("slow", pattern(24 << 20), host)
 
         def begin():
             client = host.connect()
@@ -357,7 +369,7 @@ class StateTest(SystemTest):
             got = b""
             while piece := client.recv(1 << 20):
                 got += piece
-            self.assertLess(len(got), 8 << 20)
+            self.assertLess(len(got), 24 << 20)
 
     def test_bodies_have_a_limit(self):
         host = self.own_host("--value-mib", "1")
@@ -480,7 +492,8 @@ class StateTest(SystemTest):
             for key, body in values.items():
                 self.made(key, body, host)
             source, target = f"rocksdb:{host.data}/state", f"rocksdb:{folder}/copy"
-            self.spore_fails("state", "copy", "--from", source, "--to", target, "--tenant", "t")  # the host has it open
+            self.spore_fails("LOCK", "copy", "--from", source, "--to", target, "--tenant", "t")  # the host has it open
+            self.spore_fails("no store at", "copy", "--from", source + "x", "--to", target, "--tenant", "t")
             self.assertEqual(host.terminate(), 0)
             said = self.spore_does("copy", "--from", source, "--to", target, "--tenant", "t", "nobody")
             self.assertEqual(said.decode().splitlines()[0][:12], "t  3 values,")
