@@ -3,6 +3,7 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/merge_operator.h>
 #include <rocksdb/table.h>
 #include <spdlog/spdlog.h>
@@ -35,10 +36,26 @@ class CountersMerge final : public rocksdb::AssociativeMergeOperator {
   }
 };
 
-rocksdb::Options options_of(const RocksDbOptions& options) {
+// RocksDB's own recovery looks for room every few seconds and, once it has begun, lets nobody else try. Here the next
+// write tries, also after an error of a compaction, which would not stop writes by itself, but all compactions.
+class ErrorListener final : public rocksdb::EventListener {
+ public:
+  explicit ErrorListener(std::atomic<bool>& broken) : broken_(broken) {}
+  void OnBackgroundError(rocksdb::BackgroundErrorReason, Status*) override { broken_ = true; }
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, Status, bool* automatically) override {
+    *automatically = false;
+  }
+
+ private:
+  std::atomic<bool>& broken_;
+};
+
+rocksdb::Options options_of(const RocksDbOptions& options, std::atomic<bool>& broken) {
   rocksdb::Options out;
   if (options.env) out.env = options.env;
   out.create_if_missing = true;
+  out.listeners.push_back(std::make_shared<ErrorListener>(broken));
+  out.max_bgerror_resume_count = 0;
   out.merge_operator = std::make_shared<CountersMerge>();
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(options.cache_bytes);
@@ -86,7 +103,7 @@ Result<std::shared_ptr<RocksDbStore>> RocksDbStore::open(const std::filesystem::
                 "make the directory " + directory.string() + ": " + error.message());
   std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options.resume_interval));
   rocksdb::DB* db = nullptr;
-  if (const Status status = rocksdb::DB::Open(options_of(options), store->path_, &db); !status.ok())
+  if (const Status status = rocksdb::DB::Open(options_of(options, store->broken_), store->path_, &db); !status.ok())
     return std::unexpected(store->error_of(status));
   store->db_.reset(db);
   TRY(store->check_format());
@@ -175,6 +192,7 @@ Result<void> RocksDbStore::resume() {
   if (now < resumed_last_ + resume_interval_)
     return fail(ErrorCode::kResourceExhausted, path_ + ": a write failed a moment ago, most likely for want of room");
   resumed_last_ = now;
+  broken_ = false;
   Status status = db_->Resume();
   // Something in memory, so that the flush happens and begins another log: the next record must not be written behind
   // half a one, where a reader of the log would not find it.
@@ -184,9 +202,11 @@ Result<void> RocksDbStore::resume() {
     status = db_->Put(memory_only, rocksdb_records::format_key(),
                       Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
   if (status.ok()) status = db_->Flush(rocksdb::FlushOptions());
-  if (!status.ok()) return std::unexpected(error_of(status));
+  if (!status.ok()) {
+    broken_ = true;
+    return std::unexpected(error_of(status));
+  }
   spdlog::info("{} takes writes again", path_);
-  broken_ = false;
   return {};
 }
 

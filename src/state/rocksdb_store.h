@@ -63,9 +63,9 @@ class RocksDbStore {
 
   const std::string path_;
   const std::chrono::milliseconds resume_interval_;
-  std::unique_ptr<rocksdb::DB> db_;
+  std::atomic<bool> broken_ = false;  // a write or work behind it failed, and resume() has not succeeded since
+  std::unique_ptr<rocksdb::DB> db_;   // its listener has broken_
   std::shared_mutex writing_;         // shared by writers; resume() has it alone
-  std::atomic<bool> broken_ = false;  // a write failed, and resume() has not succeeded since
   Clock::time_point resumed_last_;    // under writing_, alone
 };
 
