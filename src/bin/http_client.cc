@@ -110,6 +110,8 @@ Result<HttpResponse> send_request(const ServerAddress& server, const HttpRequest
     out.fields[lower({field.name_string().data(), field.name_string().size()})] =
         std::string(field.value().data(), field.value().size());
 
+  if (request.on_head) request.on_head(out);
+
   std::array<char, 64 << 10> chunk;
   while (!parser.is_done()) {
     parser.get().body().data = chunk.data();

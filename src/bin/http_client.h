@@ -23,13 +23,6 @@ struct ServerAddress {
   std::string authority() const;  // as the Host field has it
 };
 
-struct HttpRequest {
-  std::string method = "GET";
-  std::string target;
-  std::vector<std::pair<std::string, std::string>> fields;
-  ByteSpan body;
-};
-
 struct HttpResponse {
   unsigned status = 0;
   std::map<std::string, std::string> fields;  // by lower-case name; the last of several
@@ -37,6 +30,15 @@ struct HttpResponse {
 
   bool ok() const { return status >= 200 && status < 300; }
   std::string field(const std::string& lower_case_name) const;
+};
+
+struct HttpRequest {
+  std::string method = "GET";
+  std::string target;
+  std::vector<std::pair<std::string, std::string>> fields;
+  ByteSpan body;
+  // Gets the response without its body when the header has arrived.
+  std::function<void(const HttpResponse&)> on_head = {};
 };
 
 // `on_body`: gets the bytes of a successful response. kUnavailable: the host cannot be reached, or the connection

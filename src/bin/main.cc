@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   spore::bin::add_serve(app, exit_code);
   spore::bin::add_client(app, exit_code);
   spore::bin::add_files(app, exit_code);
+  spore::bin::add_state(app, exit_code);
   spore::bin::add_snapshot(app, exit_code);
   spore::bin::add_run(app, exit_code);
   spore::bin::add_new(app, exit_code);

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "bin/commands.h"
 #include "bin/runtime.h"
+#include "bin/state_store.h"
 #include "functions/host_key.h"
 #include "functions/registry.h"
 #include "gateway/api.h"
@@ -37,6 +38,8 @@ struct ServeOptions {
   std::string data;
   std::vector<std::string> mounts;
   uint64_t file_mib_max = 256;
+  std::string state = "rocksdb";
+  uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   size_t queue_max = 10'000;
@@ -206,6 +209,7 @@ Result<void> serve(const ServeOptions& options) {
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
   ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
+  ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
@@ -242,6 +246,8 @@ Result<void> serve(const ServeOptions& options) {
                     .module_bytes_max = options.module_mib_max << 20,
                     .shared_files = &shared_files,
                     .file_bytes_max = options.file_mib_max << 20,
+                    .state = state.get(),
+                    .value_bytes_max = options.value_mib_max << 20,
                     .publish_threads = options.publish_threads});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
@@ -267,6 +273,7 @@ Result<void> serve(const ServeOptions& options) {
               options.seats, directory.c_str());
   if (const auto port = server->web_port())
     std::printf("spore: web handlers at http://%s/fn/\n", text_of(web, *port).c_str());
+  std::printf("spore: state in %s\n", state->name().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   std::fflush(stdout);
@@ -347,6 +354,10 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--init-timeout", options->init_timeout_ms, "For a function's initialisers at its publish, in ms")
       ->check(CLI::Range(1, 3'600'000));
   add("--file-mib", options->file_mib_max, "Largest shared file")->check(CLI::Range(1, 1 << 20));
+  add("--state", options->state, "Where state values are kept; default: in `state` of the data folder")
+      ->type_name("rocksdb[:DIR]");
+  add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
+      ->check(CLI::Range(1, 4096));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")
       ->type_name("NAME=DIRECTORY[:rw]");
   serve_app->footer(

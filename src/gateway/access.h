@@ -7,8 +7,9 @@
 //   {"keys": [{"token": "at least 16 characters", "tenant": "acme", "scopes": ["call", "publish", "read"]},
 //             {"token_sha256": "64 hexadecimal digits", "tenant": "*", "scopes": ["admin"]}]}
 //
-// `tenant` "*" is every tenant. Scopes: `call` functions, `publish` (also configure, roll back, remove), `read`
-// (list, describe, logs, snapshots), `admin` (all of it, and metrics). Only digests of tokens are kept in memory.
+// `tenant` "*" is every tenant. Scopes: `call` functions, `publish` (also configure, roll back, remove, write files and
+// state), `read` (list, describe, logs, snapshots, files, state), `admin` (all of it, and metrics). Only digests of
+// tokens are kept in memory.
 //
 // Immutable after construction; any thread.
 #pragma once

@@ -69,7 +69,12 @@ std::optional<std::string> fault_of_query(std::string_view query, std::initializ
 // One of the requests that are under way, for as long as it lives.
 class UnderWay {
  public:
-  explicit UnderWay(std::atomic<size_t>& count) : count_(&count) { count.fetch_add(1); }
+  // Nothing where `most` are under way already. So none of them finds the queue of the work full.
+  static std::optional<UnderWay> begin(std::atomic<size_t>& count, size_t most) {
+    UnderWay out(count);
+    if (count.fetch_add(1) >= most) return std::nullopt;
+    return out;
+  }
   UnderWay(UnderWay&& other) noexcept : count_(std::exchange(other.count_, nullptr)) {}
   UnderWay& operator=(UnderWay&&) = delete;
   ~UnderWay() {
@@ -77,6 +82,7 @@ class UnderWay {
   }
 
  private:
+  explicit UnderWay(std::atomic<size_t>& count) : count_(&count) {}
   std::atomic<size_t>* count_;
 };
 
@@ -200,9 +206,10 @@ void Api::state(Request& request, Responder responder) {
   const auto field = [&](Field which) {
     return request.has(which) ? std::optional(request.field(which)) : std::nullopt;
   };
-  if (state_requests_.load() >= options_.state_requests_max) return refuse(503, "too many requests about state wait");
+  auto under_way = UnderWay::begin(state_requests_, options_.state_requests_max);
+  if (!under_way) return refuse(503, "too many requests about state are under way");
   auto asked =
-      std::make_shared<StateRequest>(StateRequest{.under_way = UnderWay(state_requests_),
+      std::make_shared<StateRequest>(StateRequest{.under_way = std::move(*under_way),
                                                   .method = request.method,
                                                   .id = {.tenant = route.tenant, .key = {}},
                                                   .path = std::string(request.path()),
@@ -261,7 +268,8 @@ void Api::state(Request& request, Responder responder) {
     asked->responder->respond(std::move(*response));
   };
   if (!state_work_.try_submit(task)) {
-    asked->responder->respond(answer(request, problem(503, "too many requests about state wait", request.path())));
+    asked->responder->respond(
+        answer(request, problem(503, "draining", "The host is shutting down", "", request.path())));
   }
 }
 
