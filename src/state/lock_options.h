@@ -67,6 +67,7 @@ struct LockOptions {
 struct LockStats {
   size_t held = 0;
   size_t waiting = 0;
+  size_t all = 0;  // these, and those that are being given back
   // Since the beginning:
   uint64_t granted = 0;
   uint64_t expired = 0;    // waits

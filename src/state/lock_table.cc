@@ -376,7 +376,11 @@ bool LockTable::lost(const ValueId& id, const std::string& owner, Now now) {
   return claim && claim->state == Claim::State::kHeld && check_lost(*claim, now);
 }
 
-LockStats LockTable::stats() const { return stats_; }
+LockStats LockTable::stats() const {
+  LockStats out = stats_;
+  out.all = claims_.size();
+  return out;
+}
 
 // ---- requests to the global tier ------------------------------------------------------------------------------------
 

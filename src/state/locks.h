@@ -16,7 +16,8 @@
 //
 // Leases. A global lock is good until a lease after the last renewal was sent, by the clock that goes on while the
 // machine is suspended: a host that was stopped knows on waking that its locks are lost. Losing is for ever; the token
-// stays, so that the store refuses what is pushed with it once somebody else has written under the lock.
+// stays, so that the store refuses what is pushed with it once somebody else has got the lock for writing. Readers that
+// got it meanwhile are not protected by that: who pushes asks lost() first.
 //
 // Poison. Who holds a lock for writing and dies leaves it poisoned: all who get it are told, until one has held it for
 // writing and given it back. Of a global lock whose holder's host could not give it back in time, too.
