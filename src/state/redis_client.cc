@@ -17,6 +17,7 @@ constexpr milliseconds kBackoffMax(500);
 constexpr int kRedirectsInARowMax = 8;
 constexpr milliseconds kSlotsAskedAgainAfter(100);
 constexpr size_t kNodesMax = 1024;
+constexpr uint64_t kWorkBytesPerMs = 32 << 10;  // of the slowest server
 
 // What an error of Redis means for who asked.
 enum class Meaning : uint8_t { kFinal, kNotNow, kNotHere, kUnknownScript };
@@ -263,7 +264,9 @@ Result<void> RedisClient::run_on(const NodePtr& node, std::span<RedisCall> calls
     exchange.sink = call.sink;
   }
   const uint64_t sent_before = (*connection)->sent_bytes(), received_before = (*connection)->received_bytes();
-  auto result = (*connection)->exchange(exchanges, deadline, options_.silence_max);
+  milliseconds silence_max = options_.silence_max;
+  for (const size_t index : which) silence_max += milliseconds(calls[index].work_bytes / kWorkBytesPerMs);
+  auto result = (*connection)->exchange(exchanges, deadline, silence_max);
   sent_bytes_ += (*connection)->sent_bytes() - sent_before;
   received_bytes_ += (*connection)->received_bytes() - received_before;
   bool good = result.has_value();

@@ -40,6 +40,7 @@ struct RedisCall {
   bool has_sink = false;
   std::span<uint8_t> sink;              // where its bulk string goes
   const RedisScript* script = nullptr;  // that the request names, to be loaded where it is not known
+  uint64_t work_bytes = 0;              // that the server has to move for it, beyond what is sent: takes it time
 
   RedisReply reply;
 

@@ -229,6 +229,7 @@ Result<Pushed> RedisCore::push(const ValueId& id, const Push& push, Deadline dea
         ByteSpan(reinterpret_cast<const uint8_t*>(plan.operations.data()), plan.operations.size() * sizeof(Operation)));
     call.request.add_borrowed(plan.small);
     for (const ByteSpan argument : plan.arguments) call.request.add_borrowed(argument);
+    call.work_bytes = bytes;
     const auto ran = client_->run(call, push.once.empty() ? Again::kOnlyIfNotCarriedOut : Again::kAlways, deadline);
     if (!ran) {
       out = std::unexpected(ran.error());

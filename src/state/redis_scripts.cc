@@ -608,6 +608,7 @@ if e ~= epoch or now_ms() - tonumber(ms) < tonumber(age) then return {'ok'} end
 redis.call('ZREM', KEYS[1], key)
 redis.call('HDEL', base .. 's', key)
 redis.call('DECRBY', base .. 'b', s)
+if redis.call('EXISTS', base .. 's') == 0 then redis.call('DEL', base .. 'b') end
 return {'ok'}
 )lua";
 
