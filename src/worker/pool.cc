@@ -286,6 +286,11 @@ void FaasletPool::drop_unused() {
   state.lock().unlock();
 }
 
+void FaasletPool::drop_windows() {
+  auto state = state_.lock();
+  for (Instance& idle : state->resident) idle.faaslet_->unmap_windows();
+}
+
 Result<std::shared_ptr<const Program>> FaasletPool::program_of(
     const std::shared_ptr<const faaslet::LoadedObject>& object) {
   {
