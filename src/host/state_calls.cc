@@ -86,6 +86,10 @@ class StateCall {
     const HostState& state = state_of(call_);
     return state.locks_taken ? services()->locks->token(id_, state.call_key) : 0;
   }
+  bool lock_lost() const {
+    const HostState& state = state_of(call_);
+    return state.locks_taken && services()->locks->lost(id_, state.call_key);
+  }
   Deadline deadline() const {
     const auto limit = state::Clock::now() + services()->timeout;
     return std::min(limit, state_of(call_).deadline.value_or(limit));
@@ -161,7 +165,12 @@ class StateCall {
 };
 
 // What was written under a lock that somebody else has got meanwhile is not to be seen any more.
-Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::PushOptions& options, Deadline deadline) {
+Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::PushOptions& options, bool lock_lost,
+                             Deadline deadline) {
+  if (lock_lost) {
+    tier.discard(replica.id());
+    return fail(ErrorCode::kFailedPrecondition, "push state \"" + replica.id().key + "\": its lock was lost");
+  }
   const auto pushed = replica.push(options, deadline);
   if (pushed) return {};
   if (pushed.error().code == ErrorCode::kFailedPrecondition) tier.discard(replica.id());
@@ -175,11 +184,11 @@ state::LockScope scope_of(uint32_t flags) {
 }
 
 // A window of this Faaslet that shows the value, or nothing.
-std::optional<size_t> find_window(faaslet::Faaslet& faaslet, std::string_view key, bool writable) {
+std::optional<size_t> find_window(faaslet::Faaslet& faaslet, const ValueId& id, bool writable) {
   const auto windows = faaslet.windows();
   for (size_t i = 0; i < windows.size(); ++i) {
     const auto* source = dynamic_cast<const StateWindow*>(windows[i].source.get());
-    if (!source || windows[i].writable != writable || source->replica()->id().key != key) continue;
+    if (!source || windows[i].writable != writable || source->replica()->id() != id) continue;
     if (windows[i].size_bytes < source->replica()->size_bytes() || !source->reusable()) continue;
     return i;
   }
@@ -199,7 +208,7 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
                                                       " bytes, not " + std::to_string(size)});
   };
   if (!on.still_waits()) {
-    if (const auto index = find_window(faaslet, on.id().key, writable)) {
+    if (const auto index = find_window(faaslet, on.id(), writable)) {
       const faaslet::Window& window = faaslet.windows()[*index];
       const uint64_t has = static_cast<const StateWindow&>(*window.source).replica()->size_bytes();
       on.take_result();
@@ -231,7 +240,7 @@ Reply<int64_t> state_unmap(HostCall& call, Key key, uint32_t key_len) {
   for (size_t i = faaslet.windows().size(); i-- > 0;) {
     const faaslet::Window& window = faaslet.windows()[i];
     const auto* source = dynamic_cast<const StateWindow*>(window.source.get());
-    if (!source || source->replica()->id().key != on.id().key) continue;
+    if (!source || source->replica()->id() != on.id()) continue;
     faaslet.unmap_window(static_cast<uint32_t>(window.offset));
     ++count;
   }
@@ -367,7 +376,7 @@ Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t of
   StateCall on(call, "state_push", key, key_len);
   std::string once;
   if (on.ok() && !state_of(call).pending.operation) once = state_of(call).next_once();
-  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, token = on.lock_token(),
+  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, token = on.lock_token(), lost = on.lock_lost(),
                  deadline = on.deadline()]() -> Result<int64_t> {
     const auto replica = tier.find(id);
     if (!replica) {  // nothing was done here that could be pushed
@@ -375,7 +384,7 @@ Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t of
       return 0;
     }
     TRY(push_or_discard(tier, *replica,
-                        {.range = {offset, size == 0 ? UINT64_MAX : size}, .lock_token = token, .once = once},
+                        {.range = {offset, size == 0 ? UINT64_MAX : size}, .lock_token = token, .once = once}, lost,
                         deadline));
     return 0;
   });
@@ -387,9 +396,9 @@ Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr
   const auto expected = version.copy_in(GuestMemory(call));
   if (!expected) return out_of_bounds(call, "state_push_if");
   return on.run([&tier = on.tier(), id = on.id(), expected = Version{expected->epoch, expected->number},
-                 token = on.lock_token(), deadline = on.deadline()]() -> Result<int64_t> {
+                 token = on.lock_token(), lost = on.lock_lost(), deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
-    TRY(push_or_discard(tier, *replica, {.expected = expected, .lock_token = token}, deadline));
+    TRY(push_or_discard(tier, *replica, {.expected = expected, .lock_token = token}, lost, deadline));
     return 0;
   });
 }

@@ -204,6 +204,8 @@ std::unique_ptr<FaasletPool::Instance> FaasletPool::take(const functions::Loaded
     auto state = state_.lock();
     const auto found = state->shelves.find(function.proto.get());
     if (found == state->shelves.end() || found->second->list.empty()) return nullptr;
+    // They keep windows on state of the tenant whose calls they ran.
+    CHECK(found->second->tenant->name == function.id.tenant, function.id.text());
     auto& list = found->second->list;
     Instance* wanted = &list.front();
     size_t looks = kOwnSeatLooks;
