@@ -225,7 +225,12 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
         if (size != 0 && size != has) return wrong_size(has);
         if (has == 0)
           return on.fails({ErrorCode::kInvalidArgument, "state \"" + on.id().key + "\" has no bytes to map"});
-        auto mapped = faaslet.map_window(std::make_shared<StateWindow>(replica.shared_from_this()), has, writable);
+        const auto window = std::make_shared<StateWindow>(replica.shared_from_this());
+        auto mapped = faaslet.map_window(window, has, writable);
+        if (!mapped && mapped.error().code == ErrorCode::kResourceExhausted) {
+          on.tier().let_go();  // windows that idle Faaslets keep
+          mapped = faaslet.map_window(window, has, writable);
+        }
         if (!mapped) return on.fails(mapped.error());
         return static_cast<int64_t>(*mapped);
       },

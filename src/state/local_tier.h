@@ -44,6 +44,9 @@ class LocalTier {
   // What makes other users let go of clean replicas, called where the budget is met: for instance idle Faaslets, which
   // keep their windows. Before the first open().
   void on_shortage(std::function<void()> let_go) { let_go_ = std::move(let_go); }
+  void let_go() const {
+    if (let_go_) let_go_();
+  }
 
   // The replica, if it is open. Never blocks.
   std::shared_ptr<Replica> find(const ValueId& id);

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/fd.h"
 #include "host/imports.h"
+#include "state/window_tracker.h"
 #include "wasm/abi.h"
 
 namespace spore::worker {
@@ -25,7 +26,7 @@ constexpr auto kHousekeeping = std::chrono::seconds(1);
 constexpr int kSlotAttemptsMax = 20;
 constexpr auto kSlotWait = std::chrono::milliseconds(5);
 // What the process maps besides slots, and what a slot takes: image, growth, and the guards between.
-constexpr uint64_t kOtherMappings = 2'000;
+constexpr uint64_t kOtherMappings = 2'000 + 2 * state::kWindowsOfProcessMax;
 constexpr uint64_t kMappingsPerSlot = 4;
 
 std::optional<uint64_t> number_in(const char* path, std::string_view behind = "") {
