@@ -94,8 +94,10 @@ Result<std::shared_ptr<Replica>> LocalTier::make(const ValueId& id, std::optiona
                                                  std::to_string(kValueBytesMax) + " bytes, not " +
                                                  std::to_string(size));
   TRY(make_room(id, size));
-  if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), global_, tracker_, options_.fill_timeout);
-  return Replica::of_zeros(id, size, global_, tracker_, options_.fill_timeout);
+  const Replica::Surroundings surroundings{
+      .tier = global_, .tracker = tracker_, .fill_timeout = options_.fill_timeout, .traffic = &traffic_};
+  if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), surroundings);
+  return Replica::of_zeros(id, size, surroundings);
 }
 
 Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optional<uint64_t> size_bytes,
@@ -207,6 +209,10 @@ LocalTierStats LocalTier::stats() const {
   auto state = state_.lock();
   LocalTierStats out = state->stats;
   out.replicas = state->entries.size();
+  out.windows = tracker_ ? tracker_->windows() : 0;
+  out.pushes = traffic_.pushes.load(std::memory_order_relaxed);
+  out.pushed_bytes = traffic_.pushed_bytes.load(std::memory_order_relaxed);
+  out.fetched_bytes = traffic_.fetched_bytes.load(std::memory_order_relaxed);
   return out;
 }
 

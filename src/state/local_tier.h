@@ -30,8 +30,12 @@ struct LocalTierOptions {
 
 struct LocalTierStats {
   size_t replicas = 0;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;  // charged
+  size_t windows = 0;
   uint64_t evicted = 0;
+  uint64_t pushes = 0;  // from here on: since the start
+  uint64_t pushed_bytes = 0;
+  uint64_t fetched_bytes = 0;
 };
 
 class LocalTier {
@@ -93,6 +97,7 @@ class LocalTier {
   WindowTracker* const tracker_;
   const LocalTierOptions options_;
   std::function<void()> let_go_;
+  ReplicaTraffic traffic_;
   Guarded<State> state_;
   std::condition_variable opened_;
 };

@@ -65,8 +65,17 @@ uint64_t pages_within(uint64_t chunk, uint64_t begin, uint64_t end) {
 
 }  // namespace
 
-Replica::Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout)
-    : id_(std::move(id)), tier_(tier), tracker_(tracker), fill_timeout_(fill_timeout) {}
+Replica::Replica(ValueId id, const Surroundings& surroundings)
+    : id_(std::move(id)),
+      tier_(surroundings.tier),
+      tracker_(surroundings.tracker),
+      fill_timeout_(surroundings.fill_timeout),
+      traffic_(surroundings.traffic) {}
+
+void Replica::count_fetched(uint64_t bytes) {
+  fetched_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  if (traffic_) traffic_->fetched_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
 
 Replica::~Replica() { CHECK(state_.lock()->windows.empty(), id_.key); }
 
@@ -83,9 +92,9 @@ Result<void> Replica::make_file(uint64_t size_bytes) {
   return {};
 }
 
-Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
-                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
-  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot,
+                                                      const Surroundings& surroundings) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), surroundings));
   const Manifest manifest = snapshot->manifest();
   TRY(replica->make_file(manifest.size_bytes));
   auto state = replica->state_.lock();
@@ -98,9 +107,8 @@ Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_pt
   return replica;
 }
 
-Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
-                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
-  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_bytes, const Surroundings& surroundings) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), surroundings));
   TRY(replica->make_file(size_bytes));
   return replica;
 }
@@ -317,7 +325,7 @@ Result<void> Replica::fetch_chunk(uint64_t chunk, Deadline deadline) {
     Bytes bytes(std::min(kChunkBytes, end - begin));
     fetched = snapshot->read(begin, bytes, deadline);
     if (fetched) fetched = write_content(begin, bytes);
-    if (fetched) fetched_bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
+    if (fetched) count_fetched(bytes.size());
   }
   auto state = state_.lock();
   state->chunks[chunk] = fetched ? ChunkState::kPresent : ChunkState::kAbsent;
@@ -424,12 +432,16 @@ Result<Version> Replica::push_overwriting(Push push, std::vector<uint64_t> taken
     for (size_t chunk = 0; chunk < taken.size(); ++chunk) state->dirty[chunk] |= taken[chunk];
     return std::unexpected(Error(pushed.error()).within("push state \"" + id_.key + "\""));
   }
-  account(*state, *pushed);
+  account(*state, *pushed, bytes);
   return pushed->after.version;
 }
 
 // Where others pushed meanwhile, this still holds the version it had, with its own pages newer than that.
-void Replica::account(State& state, const Pushed& pushed) {
+void Replica::account(State& state, const Pushed& pushed, uint64_t bytes) {
+  if (traffic_) {
+    traffic_->pushes.fetch_add(1, std::memory_order_relaxed);
+    traffic_->pushed_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
   if (state.version == pushed.before)
     state.version = pushed.after.version;
   else if (!state.published)
@@ -533,9 +545,10 @@ Result<Version> Replica::settle_merge(Deadline deadline) {
     TRY(write_file(base_.get(), begin, ByteSpan(unsettled_->now).subspan(at, end - begin)));
     at += end - begin;
   }
+  const uint64_t bytes = unsettled_->bytes.size();
   unsettled_.reset();
   has_unsettled_ = false;
-  account(*state_.lock(), *pushed);
+  account(*state_.lock(), *pushed, bytes);
   return pushed->after.version;
 }
 
@@ -599,7 +612,7 @@ Result<Version> Replica::pull(Deadline deadline) {
       if (first < manifest.size_bytes) {
         const uint64_t count = std::min(last, manifest.size_bytes) - first;
         TRY((*pinned)->read(first, std::span(bytes).first(count), deadline));
-        fetched_bytes_.fetch_add(count, std::memory_order_relaxed);
+        count_fetched(count);
       }
       // A page that this host itself pushed may be among those that changed, and guests may write to it right now. As
       // long as they have not, it is what was fetched, and is left alone; when they have, it is dirty.

@@ -55,14 +55,27 @@ struct Merging {
   bool operator==(const Merging&) const = default;
 };
 
+// What the replicas of a host have moved; each counts into it.
+struct ReplicaTraffic {
+  std::atomic<uint64_t> pushes = 0;  // that published something
+  std::atomic<uint64_t> pushed_bytes = 0;
+  std::atomic<uint64_t> fetched_bytes = 0;
+};
+
 class Replica final : public WindowTracker::Owner, public std::enable_shared_from_this<Replica> {
  public:
-  // Of a value that the global tier has; nothing is fetched yet. `tracker`: null where this host can map nothing.
-  static Result<std::shared_ptr<Replica>> of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
-                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  // What it is made with, all of which outlives it.
+  struct Surroundings {
+    GlobalTier& tier;
+    WindowTracker* tracker = nullptr;  // null where this host can map nothing
+    std::chrono::milliseconds fill_timeout{10'000};
+    ReplicaTraffic* traffic = nullptr;
+  };
+  // Of a value that the global tier has; nothing is fetched yet.
+  static Result<std::shared_ptr<Replica>> of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot,
+                                                      const Surroundings& surroundings);
   // Of a value that is made here: zeros, known to nobody else until they are pushed.
-  static Result<std::shared_ptr<Replica>> of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
-                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  static Result<std::shared_ptr<Replica>> of_zeros(ValueId id, uint64_t size_bytes, const Surroundings& surroundings);
   ~Replica() override;
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
@@ -144,7 +157,8 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
     std::vector<std::pair<uint64_t, uint64_t>> runs;  // [begin, end) each
   };
 
-  Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  Replica(ValueId id, const Surroundings& surroundings);
+  void count_fetched(uint64_t bytes);
   Result<void> make_file(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
@@ -155,7 +169,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;
   // What came from the global tier: into the file, and into the base.
   Result<void> write_content(uint64_t offset, ByteSpan bytes);
-  void account(State& state, const Pushed& pushed);
+  void account(State& state, const Pushed& pushed, uint64_t bytes);
   Result<Version> push_overwriting(Push push, std::vector<uint64_t> taken, uint64_t size, Deadline deadline);
   Result<std::unique_ptr<MergePush>> make_merge_push(Push push, const Merging& merging,
                                                      const std::vector<uint64_t>& taken, uint64_t size) const;
@@ -167,6 +181,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   GlobalTier& tier_;
   WindowTracker* const tracker_;
   const std::chrono::milliseconds fill_timeout_;
+  ReplicaTraffic* const traffic_;
   UniqueFd file_;
   std::atomic<uint64_t> size_bytes_ = 0;
   std::atomic<bool> windows_stale_ = false;
