@@ -169,6 +169,31 @@ bool Replica::dirty() {
          std::ranges::any_of(state->dirty, [](uint64_t pages) { return pages != 0; });
 }
 
+// ---- waiting --------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<Operation> Replica::wait_at(uint64_t offset, const std::function<bool()>& as_expected) {
+  auto waits = waits_.lock();
+  if (!as_expected()) return nullptr;
+  return waits->emplace(offset, std::make_shared<Operation>())->second;
+}
+
+void Replica::stop_waiting(uint64_t offset, const Operation& operation) {
+  auto waits = waits_.lock();
+  const auto [begin, end] = waits->equal_range(offset);
+  for (auto at = begin; at != end; ++at)
+    if (at->second.get() == &operation) return void(waits->erase(at));
+}
+
+uint32_t Replica::wake(uint64_t offset, uint32_t count) {
+  auto waits = waits_.lock();
+  uint32_t woken = 0;
+  for (auto at = waits->lower_bound(offset); at != waits->end() && at->first == offset && woken < count; ++woken) {
+    at->second->end(0);
+    at = waits->erase(at);
+  }
+  return woken;
+}
+
 // ---- reads and writes of the host -----------------------------------------------------------------------------------
 
 bool Replica::all_present(const State& state, uint64_t offset, uint64_t size_bytes) {

@@ -31,6 +31,7 @@
 #include "base/fd.h"
 #include "base/guarded.h"
 #include "state/global_tier.h"
+#include "state/operation.h"
 #include "state/window_tracker.h"
 
 namespace spore::state {
@@ -96,6 +97,15 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   // had.
   bool windows_reusable() const { return !windows_stale_.load(std::memory_order_relaxed); }
   void retire_windows() { windows_stale_.store(true, std::memory_order_relaxed); }
+
+  // ---- waiting at a byte of the value ----
+  // An operation that ends with wake(), if `as_expected` says so while nobody can wake; else null. Whoever gives up
+  // says so with stop_waiting().
+  std::shared_ptr<Operation> wait_at(uint64_t offset, const std::function<bool()>& as_expected);
+  void stop_waiting(uint64_t offset, const Operation& operation);
+  // Ends at most `count` operations that wait at that byte, longest first; how many.
+  uint32_t wake(uint64_t offset, uint32_t count);
+  bool waited_for(uint64_t offset) const { return waits_.lock()->contains(offset); }
 
   // ---- reads and writes of the host ----
   // Copies at most `to`'s bytes from `offset`; 0 at the end and past it. Nothing where something must be fetched first,
@@ -193,6 +203,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   std::shared_mutex content_;  // shared: who copies into or out of the file; exclusive: a pull
   Guarded<State> state_;
   std::condition_variable chunk_came_;
+  Guarded<std::multimap<uint64_t, std::shared_ptr<Operation>>> waits_;  // by offset, longest first
 };
 
 }  // namespace spore::state

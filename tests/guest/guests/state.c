@@ -166,6 +166,25 @@ static int locks(void) {
   return 0;
 }
 
+#ifdef __wasm_atomics__
+// Waits until somebody else has written to a word of state, without running meanwhile.
+static int waits(void) {
+  int *word = spore_state_map("word", 8, 0, 0);
+  CHECK(__builtin_wasm_memory_atomic_wait32(word, 1, -1) == 1);
+  CHECK(__builtin_wasm_memory_atomic_wait32(word + 1, 0, 1000000) == 2);
+  CHECK(__builtin_wasm_memory_atomic_notify(word + 1, 5) == 0);
+  const int result = __builtin_wasm_memory_atomic_wait32(word, 0, -1);
+  CHECK(result == 0 || result == 1);
+  return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+static int notifies(void) {
+  int *word = spore_state_map("word", 8, 0, 0);
+  __atomic_store_n(word, 33, __ATOMIC_SEQ_CST);
+  return (int)__builtin_wasm_memory_atomic_notify(word, 100);
+}
+#endif
+
 // Adds one to a number, and publishes it: alone on all hosts, or not.
 static int bump(const char* key, int alone) {
   const uint32_t bytes = length(key);
@@ -197,6 +216,10 @@ int main(int argc, char** argv) {
   if (!strcmp(command, "spin")) return spin();
   if (!strcmp(command, "lists")) return lists();
   if (!strcmp(command, "locks")) return locks();
+#ifdef __wasm_atomics__
+  if (!strcmp(command, "waits")) return waits();
+  if (!strcmp(command, "notifies")) return notifies();
+#endif
   if (!strcmp(command, "bump")) return bump(argv[2], 0);
   if (!strcmp(command, "bump-alone")) return bump(argv[2], 1);
   if (!strcmp(command, "lock")) {  // KEY: and ends with it
