@@ -19,7 +19,8 @@ namespace spore::state {
 
 namespace {
 
-constexpr uint64_t kCopyBytesMax = 4 << 20;  // a push of more reads from a mapping of the file
+constexpr uint64_t kCopyBytesMax = 4 << 20;                    // a push of more reads from a mapping of the file
+constexpr uint64_t kFetchChunksMax = (4 << 20) / kChunkBytes;  // in one read of the global tier
 
 uint64_t page_up(uint64_t bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
 
@@ -324,46 +325,64 @@ Result<void> Replica::fetch(ByteRange range, Deadline deadline) {
   const uint64_t size = size_bytes();
   const uint64_t begin = std::min(range.offset, size);
   const uint64_t end = begin + std::min(range.size_bytes, size - begin);
-  for (uint64_t chunk = begin / kChunkBytes; chunk * kChunkBytes < end; ++chunk) TRY(fetch_chunk(chunk, deadline));
+  const uint64_t chunks_end = begin == end ? 0 : chunks_of(end);
+  for (uint64_t chunk = begin / kChunkBytes; chunk < chunks_end;) {
+    ASSIGN_OR_RETURN(chunk, fetch_chunks(chunk, chunks_end, deadline));
+  }
   return {};
 }
 
-Result<void> Replica::fetch_chunk(uint64_t chunk, Deadline deadline) {
+Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Deadline deadline) {
   const std::shared_lock content(content_);  // while it is held, no pull changes the snapshot
   std::shared_ptr<Snapshot> snapshot;
-  uint64_t end = 0;
+  uint64_t behind = 0, fetch_end = 0;
   {
     auto state = state_.lock();
-    while (chunk < state->chunks.size() && state->chunks[chunk] == ChunkState::kFetching) {
+    const auto is = [&](uint64_t which, ChunkState what) {
+      return which < state->chunks.size() && state->chunks[which] == what;
+    };
+    while (is(chunk, ChunkState::kFetching)) {
       if (chunk_came_.wait_until(state.lock(), deadline) == std::cv_status::timeout)
         return fail(ErrorCode::kDeadlineExceeded,
                     "fetch state \"" + id_.key + "\": the global tier did not answer in time");
     }
-    if (chunk >= state->chunks.size() || state->chunks[chunk] == ChunkState::kPresent) return {};
-    state->chunks[chunk] = ChunkState::kFetching;
+    while (chunk < chunks_end && !is(chunk, ChunkState::kAbsent) && !is(chunk, ChunkState::kFetching)) ++chunk;
+    behind = chunk;
+    while (behind < chunks_end && behind - chunk < kFetchChunksMax && is(behind, ChunkState::kAbsent))
+      state->chunks[behind++] = ChunkState::kFetching;
+    if (behind == chunk) return chunk;
     snapshot = state->snapshot;
-    end = state->fetch_end;
+    fetch_end = state->fetch_end;
   }
-  const uint64_t begin = chunk * kChunkBytes;
+  const uint64_t begin = chunk * kChunkBytes, end = behind * kChunkBytes;
   Result<void> fetched;
-  if (begin < end) {
-    Bytes bytes(std::min(kChunkBytes, end - begin));
+  if (begin < fetch_end) {
+    const uint64_t size = std::min(end, fetch_end) - begin;
+    const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(size);
+    const std::span<uint8_t> bytes(buffer.get(), size);
     fetched = snapshot->read(begin, bytes, deadline);
     if (fetched) fetched = write_content(begin, bytes);
+<<<<<<< HEAD
     if (fetched) count_fetched(bytes.size());
+=======
+    if (fetched) fetched_bytes_.fetch_add(size, std::memory_order_relaxed);
+>>>>>>> bench
   }
   auto state = state_.lock();
-  state->chunks[chunk] = fetched ? ChunkState::kPresent : ChunkState::kAbsent;
-  if (fetched && --state->absent == 0) state->snapshot.reset();
+  std::fill(state->chunks.begin() + static_cast<ptrdiff_t>(chunk),
+            state->chunks.begin() + static_cast<ptrdiff_t>(behind),
+            fetched ? ChunkState::kPresent : ChunkState::kAbsent);
+  if (fetched && (state->absent -= behind - chunk) == 0) state->snapshot.reset();
   chunk_came_.notify_all();
   for (const auto& [at, window] : state->windows)
-    if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(kChunkBytes, window.size_bytes - begin));
+    if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(end, window.size_bytes) - begin);
   if (!fetched) return std::unexpected(std::move(fetched).error().within("fetch state \"" + id_.key + "\""));
-  return {};
+  return behind;
 }
 
 bool Replica::fill(uint64_t offset) {
-  const bool fetched = fetch_chunk(offset / kChunkBytes, Clock::now() + fill_timeout_).has_value();
+  const uint64_t chunk = offset / kChunkBytes;
+  const bool fetched = fetch_chunks(chunk, chunk + 1, Clock::now() + fill_timeout_).has_value();
   // Pages of zeros that nobody has written yet are holes too. What is there stays as it is.
   if (fetched &&
       ::fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset & ~(kPageBytes - 1)), kPageBytes) == 0)
