@@ -362,11 +362,7 @@ Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Dead
     const std::span<uint8_t> bytes(buffer.get(), size);
     fetched = snapshot->read(begin, bytes, deadline);
     if (fetched) fetched = write_content(begin, bytes);
-<<<<<<< HEAD
-    if (fetched) count_fetched(bytes.size());
-=======
-    if (fetched) fetched_bytes_.fetch_add(size, std::memory_order_relaxed);
->>>>>>> bench
+    if (fetched) count_fetched(size);
   }
   auto state = state_.lock();
   std::fill(state->chunks.begin() + static_cast<ptrdiff_t>(chunk),

@@ -172,16 +172,11 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   Result<void> make_file(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
-<<<<<<< HEAD
   // Of the bytes [from, to), whole pages.
   static void scan_windows(State& state, uint64_t from = 0, uint64_t to = UINT64_MAX);
-  Result<void> fetch_chunk(uint64_t chunk, Deadline deadline);
-=======
-  static void scan_windows(State& state);
   // Sees to it that `chunk` is here, and with it absent ones that follow, before `chunks_end` and as many as are read
   // at once. The first chunk that it has not looked at.
   Result<uint64_t> fetch_chunks(uint64_t chunk, uint64_t chunks_end, Deadline deadline);
->>>>>>> bench
   static Result<void> write_file(int file, uint64_t offset, ByteSpan bytes);
   Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;
   // What came from the global tier: into the file, and into the base.
