@@ -44,6 +44,7 @@ struct ServeOptions {
   uint64_t state_tenant_mib_max = 2'048;
   unsigned state_threads = 8;
   unsigned state_timeout_ms = 10'000;
+  unsigned lock_lease_ms = 10'000;
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
@@ -221,7 +222,7 @@ Result<void> serve(const ServeOptions& options) {
       *state, tracker ? tracker->get() : nullptr,
       {.bytes_max = options.state_mib_max << 20, .bytes_per_tenant_max = options.state_tenant_mib_max << 20});
   state::BlockingPool state_threads({.threads = options.state_threads});
-  state::LockService locks(*state, {});
+  state::LockService locks(*state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
@@ -377,6 +378,9 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
   add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
   add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
+  add("--lock-lease", options->lock_lease_ms,
+      "How long a global lock outlives a host that is gone, in ms; it is renewed at a third")
+      ->check(CLI::Range(100, 3'600'000));
   add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
       ->check(CLI::Range(1, 4096));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")

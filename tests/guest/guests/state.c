@@ -226,6 +226,19 @@ int main(int argc, char** argv) {
     printf("%lld", (long long)spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000));
     return 0;
   }
+  if (!strcmp(command, "hold")) {  // KEY: its lock, until there is a value KEY.go; then writes and publishes
+    const char *key = argv[2];
+    char go[64];
+    snprintf(go, sizeof(go), "%s.go", key);
+    CHECK(spore_state_lock(key, length(key), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) == 0);
+    int64_t *number = spore_state_map(key, 8, 0, 0);
+    CHECK(number);
+    const char held[] = "held";
+    CHECK(spore_state_append("held", 4, held, 4) >= 0);  // to be seen by whoever waits for it
+    while (spore_state_size(go, length(go)) == -ENOENT) usleep(10000);
+    *number = 1000;
+    return (int)-spore_state_push(key, length(key), 0, 0);
+  }
   if (!strcmp(command, "die")) {  // KEY: with its lock held
     CHECK(spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) >= 0);
     __builtin_trap();
