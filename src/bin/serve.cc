@@ -42,6 +42,7 @@ struct ServeOptions {
   std::string state = "rocksdb";
   uint64_t state_mib_max = 4'096;
   uint64_t state_tenant_mib_max = 2'048;
+  size_t state_values_max = 4'096;
   unsigned state_threads = 8;
   unsigned state_timeout_ms = 10'000;
   unsigned lock_lease_ms = 10'000;
@@ -218,9 +219,11 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
   auto tracker = state::WindowTracker::start(options.seats);
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
-  state::LocalTier local_state(
-      *state, tracker ? tracker->get() : nullptr,
-      {.bytes_max = options.state_mib_max << 20, .bytes_per_tenant_max = options.state_tenant_mib_max << 20});
+  state::LocalTier local_state(*state, tracker ? tracker->get() : nullptr,
+                               {.bytes_max = options.state_mib_max << 20,
+                                .bytes_per_tenant_max = options.state_tenant_mib_max << 20,
+                                .replicas_max = options.state_values_max,
+                                .replicas_per_tenant_max = options.state_values_max / 2});
   state::BlockingPool state_threads({.threads = options.state_threads});
   state::LockService locks(*state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
@@ -376,6 +379,8 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--state-mib", options->state_mib_max, "What this host holds of state values at most")
       ->check(CLI::Range(1, 1 << 30));
   add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
+  add("--state-values", options->state_values_max, "How many values it holds; half of them of one tenant")
+      ->check(CLI::Range(2, 1'000'000));
   add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
   add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
   add("--lock-lease", options->lock_lease_ms,

@@ -16,24 +16,30 @@ std::shared_ptr<Replica> LocalTier::find(const ValueId& id) {
 
 // ---- budget ---------------------------------------------------------------------------------------------------------
 
+bool LocalTier::is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const {
+  const auto found = state.tenants.find(tenant);
+  if (found == state.tenants.end()) return size_bytes > options_.bytes_per_tenant_max;
+  const auto& [replicas, bytes] = found->second;
+  return replicas > options_.replicas_per_tenant_max ||
+         size_bytes > options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, bytes);
+}
+
+// For so many bytes more; the entry is there already.
 bool LocalTier::has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const {
-  const auto of_tenant = state.bytes_of_tenant.find(tenant);
-  const uint64_t tenants = of_tenant == state.bytes_of_tenant.end() ? 0 : of_tenant->second;
   return size_bytes <= options_.bytes_max - std::min(options_.bytes_max, state.stats.bytes) &&
-         size_bytes <= options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, tenants) &&
-         state.entries.size() <= options_.replicas_max;
+         state.entries.size() <= options_.replicas_max && !is_bound_by_tenant(state, tenant, size_bytes);
 }
 
 void LocalTier::account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) {
-  uint64_t& of_tenant = state.bytes_of_tenant[tenant];
-  of_tenant += size_bytes - entry.charged_bytes;
+  state.tenants[tenant].bytes += size_bytes - entry.charged_bytes;
   state.stats.bytes += size_bytes - entry.charged_bytes;
   entry.charged_bytes = size_bytes;
-  if (of_tenant == 0) state.bytes_of_tenant.erase(tenant);
 }
 
 void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) {
   account(state, entry->first.tenant, entry->second, 0);
+  const auto tenant = state.tenants.find(entry->first.tenant);
+  if (--tenant->second.replicas == 0) state.tenants.erase(tenant);
   state.by_age.erase(entry->second.age);
   state.entries.erase(entry);
 }
@@ -54,16 +60,12 @@ Result<void> LocalTier::make_room(const ValueId& id, uint64_t size_bytes) {
   for (bool asked = false;; asked = true) {
     {
       auto state = state_.lock();
-      const bool tenant_is_bound = [&] {
-        const auto of_tenant = state->bytes_of_tenant.find(id.tenant);
-        return of_tenant != state->bytes_of_tenant.end() &&
-               of_tenant->second + size_bytes > options_.bytes_per_tenant_max;
-      }();
+      const bool of_tenant_only = is_bound_by_tenant(*state, id.tenant, size_bytes);
       for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, size_bytes);) {
         const auto entry = state->entries.find(*at++);
         const auto& replica = entry->second.replica;
         if (!replica || replica.use_count() > 1 || replica->mapped() || replica->dirty()) continue;
-        if (tenant_is_bound && entry->first.tenant != id.tenant) continue;
+        if (of_tenant_only && entry->first.tenant != id.tenant) continue;
         evicted.push_back(replica);
         ++state->stats.evicted;
         drop(*state, entry);
@@ -113,7 +115,10 @@ Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optiona
         return fail(ErrorCode::kDeadlineExceeded,
                     "open state \"" + id.key + "\": the global tier did not answer in time");
     }
-    if (!replica) state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
+    if (!replica) {
+      state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
+      ++state->tenants[id.tenant].replicas;
+    }
   }
   if (!replica) {
     auto made = make(id, size_bytes, deadline);

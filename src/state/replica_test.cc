@@ -670,6 +670,20 @@ TEST_F(ReplicaTest, CleanReplicasGoWhereThereIsNoRoomAndDirtyOnesNever) {
   ASSERT_TRUE(open("t", "third", 4'000));
 }
 
+TEST_F(ReplicaTest, ManyMoreValuesThanMayBeOpenAreUsedOneAfterAnother) {
+  LocalTier tier(global_, a_.tracker.get(), {.replicas_max = 50, .replicas_per_tenant_max = 30});
+  for (int i = 0; i < 1'000; ++i) {
+    const auto replica = tier.open({"t", std::to_string(i)}, 8, soon());
+    ASSERT_TRUE(replica) << replica.error().message;
+    ASSERT_TRUE((*replica)->push({}, soon()));
+  }
+  EXPECT_EQ(tier.stats().replicas, 30u);
+  EXPECT_EQ(tier.stats().bytes, 240u);
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(tier.open({"t", "dirty" + std::to_string(i)}, 8, soon()));
+  EXPECT_EQ(tier.open({"t", "more"}, 8, soon()).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(tier.open({"u", "more"}, 8, soon()));
+}
+
 TEST_F(ReplicaTest, WindowsKeepAReplicaHere) {
   LocalTier tier(global_, a_.tracker.get(), {.bytes_max = 8'192});
   bool asked = false;
