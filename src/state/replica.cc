@@ -120,7 +120,8 @@ Result<void> Replica::add_window(uint8_t* at, uint64_t size_bytes, bool writable
   CHECK(tracker_ != nullptr);
   {
     // The end of the last page may hold what an earlier guest wrote there.
-    const std::shared_lock content(content_);
+    const std::shared_lock content(content_, std::try_to_lock);
+    if (!content) return fail(ErrorCode::kUnavailable, "state \"" + id_.key + "\" is being pulled");
     const uint64_t size = this->size_bytes();
     static constexpr uint8_t kZeros[kPageBytes] = {};
     if (const uint64_t tail = page_up(size) - size; tail > 0) {

@@ -91,6 +91,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
 
   // ---- windows ----
   // Around the time that [at, at + size_bytes) of this process is a shared mapping of the file, from its beginning.
+  // kUnavailable where a pull is under way: settle(), which blocks, and again.
   Result<void> add_window(uint8_t* at, uint64_t size_bytes, bool writable);
   void remove_window(uint8_t* at);
   // False once windows that exist should not be shown to further calls: the value was removed, or a page could not be
