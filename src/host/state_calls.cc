@@ -237,11 +237,10 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
           on.tier().let_go();  // windows that idle Faaslets keep
           mapped = faaslet.map_window(window, has, writable);
         }
-        if (!mapped && mapped.error().code == ErrorCode::kUnavailable) return std::nullopt;
         if (!mapped) return on.fails(mapped.error());
         return static_cast<int64_t>(*mapped);
       },
-      [](Replica& replica, Deadline deadline) { return replica.settle(deadline); });
+      nothing_to_prepare);
 }
 
 Reply<int64_t> state_unmap(HostCall& call, Key key, uint32_t key_len) {

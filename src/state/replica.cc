@@ -118,25 +118,20 @@ Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_byt
 
 Result<void> Replica::add_window(uint8_t* at, uint64_t size_bytes, bool writable) {
   CHECK(tracker_ != nullptr);
-  {
-    // The end of the last page may hold what an earlier guest wrote there.
-    const std::shared_lock content(content_, std::try_to_lock);
-    if (!content) return fail(ErrorCode::kUnavailable, "state \"" + id_.key + "\" is being pulled");
-    const uint64_t size = this->size_bytes();
-    static constexpr uint8_t kZeros[kPageBytes] = {};
-    if (const uint64_t tail = page_up(size) - size; tail > 0) {
-      bool present = false;
-      {
-        auto state = state_.lock();
-        present = all_present(*state, size, 1);
-      }
-      if (present) TRY(write_file(file_.get(), size, {kZeros, tail}));
-    }
-  }
+  // Where a pull is under way, it does the same at its end.
+  if (const std::shared_lock content(content_, std::try_to_lock); content) TRY(clear_tail());
   auto state = state_.lock();
   TRY(tracker_->watch(at, size_bytes, {.writable = writable, .may_miss = state->absent > 0}, weak_from_this()));
   state->windows[at] = {size_bytes, writable};
   return {};
+}
+
+// The end of the last page may hold what a guest wrote there. With the content locked.
+Result<void> Replica::clear_tail() {
+  static constexpr uint8_t kZeros[kPageBytes] = {};
+  const uint64_t size = size_bytes(), tail = page_up(size) - size;
+  if (tail == 0 || !all_present(*state_.lock(), size, 1)) return {};
+  return write_file(file_.get(), size, {kZeros, tail});
 }
 
 void Replica::remove_window(uint8_t* at) {
@@ -261,37 +256,37 @@ Result<bool> Replica::try_resize(uint64_t size_bytes) {
                 "a state value can have at most " + std::to_string(kValueBytesMax) + " bytes");
   const std::unique_lock content(content_, std::try_to_lock);
   if (!content) return false;
+  const uint64_t before = this->size_bytes();
+  if (size_bytes > before) TRY(clear_tail());  // what guests left there was not part of the value
   auto state = state_.lock();
-  TRY([&]() -> Result<void> {
-    const uint64_t before = this->size_bytes();
-    if (size_bytes > before) {
-      // What guests left behind the end of the last page was not part of the value.
-      if (before % kPageBytes != 0) {
-        static constexpr uint8_t kZeros[kPageBytes] = {};
-        if (all_present(*state, before, 1)) TRY(write_file(file_.get(), before, {kZeros, page_up(before) - before}));
-      }
-      if (page_up(size_bytes) > page_up(before) &&
-          ::ftruncate(file_.get(),
-                      static_cast<off_t>(std::max(page_up(size_bytes),
-                                                  static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END))))) != 0)
-        return fail_errno("lengthen a replica of state");
-    } else if (size_bytes < before) {
-      const uint64_t file_end = static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END));
-      if (::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(size_bytes),
-                      static_cast<off_t>(file_end - size_bytes)) != 0 &&
-          file_end > size_bytes)
-        return fail_errno("shorten a replica of state");
-      // Should the value grow again, these bytes are zeros, also where it was published.
-      mark_dirty(*state, size_bytes, before);
-    }
-    return {};
-  }());
+  if (size_bytes > before) {
+    TRY(lengthen_file(size_bytes));
+  } else if (size_bytes < before) {
+    TRY(clear_file_from(size_bytes));
+    // Should the value grow again, these bytes are zeros, also where it was published.
+    mark_dirty(*state, size_bytes, before);
+  }
   const uint64_t chunks = std::max<uint64_t>(chunks_of(size_bytes), state->chunks.size());
   state->chunks.resize(chunks, ChunkState::kPresent);
   state->dirty.resize(chunks, 0);
   state->fetch_end = std::min(state->fetch_end, size_bytes);
   size_bytes_.store(size_bytes, std::memory_order_release);
   return true;
+}
+
+// It never gets shorter: windows may show all of it.
+Result<void> Replica::lengthen_file(uint64_t size_bytes) {
+  const auto end = static_cast<off_t>(page_up(size_bytes));
+  if (end > ::lseek(file_.get(), 0, SEEK_END) && ::ftruncate(file_.get(), end) != 0)
+    return fail_errno("lengthen a replica of state");
+  return {};
+}
+
+Result<void> Replica::clear_file_from(uint64_t size_bytes) {
+  const auto begin = static_cast<off_t>(size_bytes), end = ::lseek(file_.get(), 0, SEEK_END);
+  if (end > begin && ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, end - begin) != 0)
+    return fail_errno("shorten a replica of state");
+  return {};
 }
 
 Result<void> Replica::write_file(int file, uint64_t offset, ByteSpan bytes) {
@@ -687,10 +682,7 @@ Result<Version> Replica::pull(Deadline deadline) {
     }();
     const uint64_t before = size_bytes();
     if (!resized_here && manifest.size_bytes > before) {
-      if (::ftruncate(file_.get(),
-                      static_cast<off_t>(std::max(page_up(manifest.size_bytes),
-                                                  static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END))))) != 0)
-        return fail_errno("lengthen a replica of state");
+      TRY(lengthen_file(manifest.size_bytes));
       size_bytes_.store(manifest.size_bytes, std::memory_order_release);
       if (base_.valid() && ::ftruncate(base_.get(), static_cast<off_t>(page_up(manifest.size_bytes))) != 0)
         return fail_errno("lengthen the base of a replica of state");
@@ -698,11 +690,7 @@ Result<Version> Replica::pull(Deadline deadline) {
     TRY(take_over());
     auto state = state_.lock();
     if (!resized_here && manifest.size_bytes < before) {
-      const auto file_end = static_cast<uint64_t>(::lseek(file_.get(), 0, SEEK_END));
-      if (file_end > manifest.size_bytes &&
-          ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(manifest.size_bytes),
-                      static_cast<off_t>(file_end - manifest.size_bytes)) != 0)
-        return fail_errno("shorten a replica of state");
+      TRY(clear_file_from(manifest.size_bytes));
       size_bytes_.store(manifest.size_bytes, std::memory_order_release);
     }
     const uint64_t chunks = std::max<uint64_t>(chunks_of(size_bytes()), state->chunks.size());
@@ -718,6 +706,7 @@ Result<Version> Replica::pull(Deadline deadline) {
     state->snapshot = state->absent > 0 ? std::move(*pinned) : nullptr;
     return {};
   }());
+  TRY(clear_tail());
   return manifest.version;
 }
 

@@ -91,7 +91,6 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
 
   // ---- windows ----
   // Around the time that [at, at + size_bytes) of this process is a shared mapping of the file, from its beginning.
-  // kUnavailable where a pull is under way: settle(), which blocks, and again.
   Result<void> add_window(uint8_t* at, uint64_t size_bytes, bool writable);
   void remove_window(uint8_t* at);
   // False once windows that exist should not be shown to further calls: the value was removed, or a page could not be
@@ -172,6 +171,9 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   void count_fetched(uint64_t bytes);
   Result<void> make_file(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
+  Result<void> clear_tail();
+  Result<void> lengthen_file(uint64_t size_bytes);
+  Result<void> clear_file_from(uint64_t size_bytes);
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
   // Of the bytes [from, to), whole pages.
   static void scan_windows(State& state, uint64_t from = 0, uint64_t to = UINT64_MAX);
