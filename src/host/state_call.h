@@ -65,7 +65,10 @@ class StateDispatch {
   }
   Reply<R> wait() {
     const int fd = state_of().pending.operation->fd();
-    if (fd < 0) return failed(wasi::Errno::kNfile);
+    if (fd < 0) {
+      state_of().pending = {};
+      return failed(wasi::Errno::kNfile);
+    }
     return call_.park({.fd = fd, .events = POLLIN});
   }
   Reply<R> begin(std::function<Result<int64_t>()> work) {
