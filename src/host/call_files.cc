@@ -32,9 +32,9 @@ Result<UniqueFd> mount_tmpfs(const LocalLayer& limits, unsigned attributes) {
   return root;
 }
 
-Result<CallFiles> make_call_files() {
+Result<CallFiles> make_call_files(bool with_state) {
   CallFiles out;
-  ASSIGN_OR_RETURN(out.directory, mount_tmpfs({.bytes_max = 4096, .files_max = 2}, kAttributes));
+  ASSIGN_OR_RETURN(out.directory, mount_tmpfs({.bytes_max = 4096, .files_max = 3}, kAttributes));
   const auto name = [&](const char* name, mode_t mode, ino_t& inode) -> Result<void> {
     const UniqueFd file(::openat(out.directory.get(), name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     struct stat info;
@@ -44,6 +44,13 @@ Result<CallFiles> make_call_files() {
   };
   TRY(name("input", 0400, out.input));
   TRY(name("output", 0200, out.output));
+  if (with_state) {
+    struct stat info;
+    if (::mkdirat(out.directory.get(), "state", 0500) != 0 ||
+        ::fstatat(out.directory.get(), "state", &info, AT_SYMLINK_NOFOLLOW) != 0)
+      return fail_errno("make the directory of state");
+    out.state = info.st_ino;
+  }
   return out;
 }
 
@@ -51,8 +58,12 @@ Result<CallFiles> make_call_files() {
 
 Result<UniqueFd> make_local_layer(const LocalLayer& limits) { return mount_tmpfs(limits, kAttributes); }
 
-const Result<CallFiles>& call_files() {
-  static const Result<CallFiles> made = make_call_files();
+const Result<CallFiles>& call_files(bool with_state) {
+  if (with_state) {
+    static const Result<CallFiles> made = make_call_files(true);
+    return made;
+  }
+  static const Result<CallFiles> made = make_call_files(false);
   return made;
 }
 

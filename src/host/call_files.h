@@ -4,7 +4,8 @@
 //                 tmpfs that is mounted nowhere (fsmount(2)), so no program of the host finds it by name. The kernel
 //                 counts its bytes and files and answers ENOSPC.
 //   call files    a directory with the names "input" and "output", one for the whole process, read-only. It only names:
-//                 who opens one of the two gets the call's input or output (wasi_path.cc).
+//                 who opens one of the two gets the call's input or output (wasi_path.cc). For calls that have state it
+//                 is another one, with the directory "state", which stands for what state_files.h shows.
 //
 // Both need CAP_SYS_ADMIN.
 #pragma once
@@ -32,9 +33,10 @@ struct CallFiles {
   UniqueFd directory;
   ino_t input = 0;
   ino_t output = 0;
+  ino_t state = 0;  // 0: not there
 };
 
 // Made when first asked for. The same error each time where this process cannot make it.
-const Result<CallFiles>& call_files();
+const Result<CallFiles>& call_files(bool with_state = false);
 
 }  // namespace spore::host

@@ -27,17 +27,20 @@
 #include "faaslet/host_call.h"
 #include "host/call_files.h"
 #include "state/operation.h"
+#include "state/replica.h"
 
 namespace spore::host {
 
 struct StateServices;  // host/state_access.h
+struct StateListing;   // host/state_files.cc
 
 enum class Access : uint8_t { kReadOnly, kReadWrite };
 
 // A directory that the guest may see. A read-only one behaves like a read-only file system (EROFS).
 struct Preopen {
-  // What it shows: a directory of the host; the call's own layer; the call's input and output as files.
-  enum class Source : uint8_t { kHost, kLocalLayer, kCallFiles };
+  // What it shows: a directory of the host; the call's own layer; the call's input and output as files, and below that
+  // state as files, which is preopened nowhere.
+  enum class Source : uint8_t { kHost, kLocalLayer, kCallFiles, kState };
 
   std::string host_path;              // kHost
   std::string guest_path;             // as the guest names it: "/", "/data", "."
@@ -93,10 +96,10 @@ constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
 
 // One entry of the guest's descriptor table. `flags` and `rights` are WASI's (host/wasi_abi.h).
 struct Descriptor {
-  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile };
+  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile, kState };
   Kind kind = Kind::kFile;
   bool is_preopen = false;
-  Access access = Access::kReadWrite;  // of the preopened directory it came from
+  Access access = Access::kReadWrite;  // of the preopened directory it came from; kState: what it was opened for
   bool seekable = false;               // kFile: a regular file, read and written at `offset`
   uint8_t file_type = 0;
   uint16_t flags = 0;
@@ -106,7 +109,9 @@ struct Descriptor {
   // kDirectory, kFile: ours. The standard streams have none; they are in Streams or in buffers. Nor has a preopened
   // directory of Spore's own until HostState::open() was asked for it: most calls never look.
   UniqueFd fd;
-  Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from
+  std::shared_ptr<state::Replica> replica;          // kState
+  std::shared_ptr<StateListing> listing;            // the directory of state, being read
+  Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from, or kState
   // A preopened directory: its guest path. Others: the path below the preopened directory of number `preopen`.
   std::string path;
   uint32_t preopen = 0;
@@ -115,11 +120,13 @@ struct Descriptor {
 // What a host call that has parked must remember until it is dispatched again. Empty between host calls.
 struct PendingCall {
   bool active = false;
-  faaslet::Clock::time_point started;           // when it was first dispatched
-  uint64_t bytes_done = 0;                      // transferred before it parked
-  UniqueFd wait_fd;                             // an epoll set, where it waits for several descriptors
-  std::shared_ptr<state::Operation> operation;  // on state
-  std::shared_ptr<Bytes> answer;                // that the operation fills
+  faaslet::Clock::time_point started;                       // when it was first dispatched
+  uint64_t bytes_done = 0;                                  // transferred before it parked
+  UniqueFd wait_fd;                                         // an epoll set, where it waits for several descriptors
+  std::shared_ptr<state::Operation> operation;              // on state
+  std::shared_ptr<Bytes> answer;                            // that the operation fills
+  std::shared_ptr<std::shared_ptr<state::Replica>> opened;  // the same
+  std::optional<uint64_t> write_at;                         // the place in a value that a write has made for itself
 };
 
 struct ImportDeclaration;

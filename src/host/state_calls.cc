@@ -1,12 +1,9 @@
 #include "host/state_calls.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <cerrno>
 
-#include "host/state_access.h"
-#include "host/wasi_abi.h"
+#include "host/state_call.h"
 
 namespace spore::host::calls {
 
@@ -14,176 +11,36 @@ namespace {
 
 using state::ByteRange;
 using state::Deadline;
-using state::LocalTier;
-using state::Operation;
 using state::Replica;
 using state::ValueId;
 using state::Version;
 using wasi::Errno;
 
-constexpr int kRoundsMax = 64;  // of fetching and finding that it went again, before a read is told to come back
-
 HostState& state_of(HostCall& call) { return call.state<HostState>(); }
 
 int64_t failed(Errno error) { return -static_cast<int64_t>(error); }
-
-Errno errno_of(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kInvalidModule: return Errno::kInval;
-    case ErrorCode::kNotFound: return Errno::kNoEnt;
-    case ErrorCode::kAlreadyExists: return Errno::kAgain;
-    case ErrorCode::kResourceExhausted: return Errno::kNoMem;
-    case ErrorCode::kDeadlineExceeded: return Errno::kTimedOut;
-    case ErrorCode::kUnavailable: return Errno::kHostUnreach;
-    case ErrorCode::kPermissionDenied: return Errno::kPerm;
-    case ErrorCode::kFailedPrecondition: return Errno::kStale;
-    case ErrorCode::kInternal: return Errno::kIo;
-  }
-  return Errno::kIo;
-}
-
-// The error, as the guest gets it; and as its log has it. A missing value is no news.
-int64_t failed(HostCall& call, std::string_view what, const Error& error) {
-  if (error.code != ErrorCode::kNotFound && error.code != ErrorCode::kAlreadyExists)
-    state_of(call).append_log(as_bytes(std::string(what) + ": " + error.message + "\n"));
-  return failed(errno_of(error.code));
-}
 
 HostResult out_of_bounds(HostCall& call, std::string_view what) {
   return call.trap(wasm::TrapKind::kMemoryOutOfBounds, std::string(what) + ": a pointer is outside memory");
 }
 
-// One dispatch of a function on state: its value, and the means to wait.
-class StateCall {
+// With the key that the guest names.
+class StateCall : public StateDispatch<int64_t> {
  public:
-  // Where not ok(), the reply says what the guest gets.
-  StateCall(HostCall& call, std::string_view name, Key key, uint32_t key_len) : StateCall(call, name) {
+  StateCall(HostCall& call, std::string_view name, Key key, uint32_t key_len) : StateDispatch(call, name) {
     if (!ok()) return;
-    id_.key.resize(std::min<size_t>(key_len, state::kKeyBytesMax + 1));
+    std::string& text = value().key;
+    text.resize(std::min<size_t>(key_len, state::kKeyBytesMax + 1));
     if (!key.range(GuestMemory(call), key_len)) {
       refuse(out_of_bounds(call, name));
-    } else if (!key.copy_in(GuestMemory(call), {reinterpret_cast<uint8_t*>(id_.key.data()), id_.key.size()})) {
+    } else if (!key.copy_in(GuestMemory(call), {reinterpret_cast<uint8_t*>(text.data()), text.size()})) {
       refuse(out_of_bounds(call, name));
-    } else if (const auto checked = state::check_key(id_.key); !checked) {
-      refuse(failed(call, name, checked.error()));
+    } else if (const auto checked = state::check_key(text); !checked) {
+      refuse(fails(checked.error()));
     }
   }
-  StateCall(HostCall& call, std::string_view name) : call_(call), name_(name) {
-    if (services())
-      id_.tenant = state_of(call).tenant;
-    else
-      refuse(failed(Errno::kNotSup));
-  }
-
-  bool ok() const { return ok_; }
-  Reply<int64_t> reply() const { return reply_; }
-  const ValueId& id() const { return id_; }
-  const StateServices* services() const { return state_of(call_).state_services; }
-  LocalTier& tier() const { return *services()->tier; }
-
-  uint64_t lock_token() const {
-    const HostState& state = state_of(call_);
-    return state.locks_taken ? services()->locks->token(id_, state.call_key) : 0;
-  }
-  bool lock_lost() const {
-    const HostState& state = state_of(call_);
-    return state.locks_taken && services()->locks->lost(id_, state.call_key);
-  }
-  Deadline deadline() const {
-    const auto limit = state::Clock::now() + services()->timeout;
-    return std::min(limit, state_of(call_).deadline.value_or(limit));
-  }
-  // The error of the operation that a former dispatch waited for, or its value; nothing where there was none.
-  std::optional<Result<int64_t>> take_result() {
-    auto& pending = state_of(call_).pending;
-    if (!pending.operation) return std::nullopt;
-    auto result = pending.operation->result();
-    pending.operation.reset();
-    return result;
-  }
-  // A former dispatch started something that has not ended: the guest was woken for another reason.
-  bool still_waits() const {
-    const auto& pending = state_of(call_).pending;
-    return pending.operation && !pending.operation->ended();
-  }
-  Reply<int64_t> wait() {
-    const int fd = state_of(call_).pending.operation->fd();
-    if (fd < 0) return failed(Errno::kNfile);
-    return call_.park({.fd = fd, .events = POLLIN});
-  }
-  Reply<int64_t> begin(std::function<Result<int64_t>()> work) {
-    auto& pending = state_of(call_).pending;
-    pending.operation = services()->pool->start(id_.tenant, std::move(work));
-    return wait();
-  }
-  Reply<int64_t> fails(const Error& error) const { return failed(call_, name_, error); }
-  // The same for what the store was asked to keep.
-  Reply<int64_t> fails_to_store(const Error& error) const {
-    const int64_t reply = failed(call_, name_, error);
-    return error.code == ErrorCode::kResourceExhausted ? failed(Errno::kNoSpc) : reply;
-  }
-
-  // The answer of a function that is one operation: begin `work`, wait, give what it gave.
-  template <class Work>
-  Reply<int64_t> run(Work work) {
-    if (!ok()) return reply();
-    if (still_waits()) return wait();
-    if (const auto result = take_result()) return *result ? Reply<int64_t>(**result) : fails_to_store(result->error());
-    return begin(std::move(work));
-  }
-  // The answer of one that needs the open replica: `use` gives it, or nothing where `prepare` (blocking, on a thread of
-  // the pool) must see to something first. `size_bytes`: to make the value with.
-  template <class Use, class Prepare>
-  Reply<int64_t> with_replica(std::optional<uint64_t> size_bytes, Use use, Prepare prepare) {
-    if (!ok()) return reply();
-    if (still_waits()) return wait();
-    const auto result = take_result();
-    if (result && !*result) return fails(result->error());
-    const auto replica = tier().find(id_);
-    if (replica) {
-      for (int round = 0; round < (result ? kRoundsMax : 1); ++round)
-        if (auto answer = use(*replica)) return *answer;
-    }
-    return begin([&tier = tier(), id = id_, size_bytes, deadline = deadline(), prepare]() -> Result<int64_t> {
-      ASSIGN_OR_RETURN(const auto opened, tier.open(id, size_bytes, deadline));
-      TRY(prepare(*opened, deadline));
-      return 0;
-    });
-  }
-
- private:
-  void refuse(Reply<int64_t> reply) {
-    ok_ = false;
-    reply_ = reply;
-  }
-  HostCall& call_;
-  const std::string_view name_;
-  ValueId id_;
-  bool ok_ = true;
-  Reply<int64_t> reply_ = 0;
+  using StateDispatch::StateDispatch;
 };
-
-// A value that somebody removed is gone here as well: the next call may make another.
-std::unexpected<Error> discard_if_removed(LocalTier& tier, Replica& replica, const Error& error) {
-  if (error.code == ErrorCode::kNotFound && replica.published()) tier.discard(replica.id());
-  return std::unexpected(error);
-}
-
-// What was written under a lock that somebody else has got meanwhile is not to be seen any more.
-Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::PushOptions& options, bool lock_lost,
-                             Deadline deadline) {
-  if (lock_lost) {
-    tier.discard(replica.id());
-    return fail(ErrorCode::kFailedPrecondition, "push state \"" + replica.id().key + "\": its lock was lost");
-  }
-  const auto pushed = replica.push(options, deadline);
-  if (pushed) return {};
-  if (pushed.error().code == ErrorCode::kFailedPrecondition) tier.discard(replica.id());
-  return discard_if_removed(tier, replica, pushed.error());
-}
-
-Result<void> nothing_to_prepare(Replica&, Deadline) { return {}; }
 
 state::LockScope scope_of(uint32_t flags) {
   return flags & kLockGlobal ? state::LockScope::kGlobal : state::LockScope::kLocal;
@@ -325,23 +182,20 @@ Reply<int64_t> state_resize(HostCall& call, Key key, uint32_t key_len, uint64_t 
   StateCall on(call, "state_resize", key, key_len);
   if (!on.ok()) return on.reply();
   if (size > state::kValueBytesMax) return failed(Errno::kInval);
-  const auto resize = [&tier = on.tier(), id = on.id(), size](Replica& replica) -> Result<bool> {
-    const uint64_t before = replica.size_bytes();
-    if (size > before && !tier.charge(id, size))
-      return fail(ErrorCode::kResourceExhausted, "no room for " + std::to_string(size) + " bytes of state");
-    auto resized = replica.try_resize(size);
-    if (size < before && resized && *resized) tier.charge(id, size);
-    return resized;
-  };
+  bool has_room = true;
   return on.with_replica(
       std::nullopt,
       [&](Replica& replica) -> std::optional<Reply<int64_t>> {
-        const auto resized = resize(replica);
-        if (!resized) return on.fails(resized.error());
-        if (!*resized) return std::nullopt;
+        const auto resized = replica.try_resize(
+            size, {.charge = [&](uint64_t bytes) { return has_room = on.tier().charge(replica, bytes); }});
+        if (!resized && has_room) return on.fails(resized.error());
+        if (!resized || !*resized) return std::nullopt;
         return 0;
       },
-      [](Replica& replica, Deadline deadline) { return replica.settle(deadline); });
+      [&tier = on.tier(), size](Replica& replica, Deadline deadline) -> Result<void> {
+        TRY(tier.make_room_for(replica, size));
+        return replica.settle(deadline);
+      });
 }
 
 Reply<int64_t> state_delete(HostCall& call, Key key, uint32_t key_len) {
@@ -385,20 +239,7 @@ Reply<int64_t> state_list(HostCall& call, GuestPtr<uint8_t> prefix, uint32_t pre
 
 Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
   StateCall on(call, "state_push", key, key_len);
-  std::string once;
-  if (on.ok() && !state_of(call).pending.operation) once = state_of(call).next_once();
-  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, token = on.lock_token(), lost = on.lock_lost(),
-                 deadline = on.deadline()]() -> Result<int64_t> {
-    const auto replica = tier.find(id);
-    if (!replica) {  // nothing was done here that could be pushed
-      TRY(tier.global().describe(id, deadline));
-      return 0;
-    }
-    TRY(push_or_discard(tier, *replica,
-                        {.range = {offset, size == 0 ? UINT64_MAX : size}, .lock_token = token, .once = once}, lost,
-                        deadline));
-    return 0;
-  });
+  return on.push({offset, size == 0 ? UINT64_MAX : size});
 }
 
 Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr<GuestVersion> version) {
@@ -407,9 +248,9 @@ Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr
   const auto expected = version.copy_in(GuestMemory(call));
   if (!expected) return out_of_bounds(call, "state_push_if");
   return on.run([&tier = on.tier(), id = on.id(), expected = Version{expected->epoch, expected->number},
-                 token = on.lock_token(), lost = on.lock_lost(), deadline = on.deadline()]() -> Result<int64_t> {
+                 lock = on.lock_held(), deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
-    TRY(push_or_discard(tier, *replica, {.expected = expected, .lock_token = token}, lost, deadline));
+    TRY(push_or_discard(tier, *replica, {.expected = expected}, lock, deadline));
     return 0;
   });
 }
@@ -418,7 +259,7 @@ Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t of
   StateCall on(call, "state_pull", key, key_len);
   return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
-    if (const auto pulled = replica->pull(deadline); !pulled) return discard_if_removed(tier, *replica, pulled.error());
+    TRY(pull_or_discard(tier, *replica, deadline));
     TRY(replica->fetch({offset, size == 0 ? UINT64_MAX : size}, deadline));
     return 0;
   });

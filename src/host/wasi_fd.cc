@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <string_view>
 
+#include "host/state_files.h"
 #include "host/streams.h"
 #include "host/wasi.h"
 
@@ -17,7 +18,7 @@ namespace {
 using Kind = Descriptor::Kind;
 
 bool is_stream(const Descriptor& descriptor) {
-  return descriptor.kind != Kind::kFile && descriptor.kind != Kind::kDirectory;
+  return descriptor.kind != Kind::kFile && descriptor.kind != Kind::kDirectory && descriptor.kind != Kind::kState;
 }
 
 // The process's descriptor behind a standard stream, or -1 for a buffer.
@@ -35,6 +36,7 @@ Status status_of(int result) { return result == 0 ? Errno::kSuccess : errno_of(e
 Status synchronise(HostCall& call, Fd fd, Rights needed, int (*function)(int)) {
   const auto found = find(state_of(call), fd, needed);
   if (!found) return found.error();
+  if ((*found)->kind == Kind::kState) return sync_state_file(call, **found);
   if (is_stream(**found)) return Errno::kInval;  // as fsync() of a pipe
   return status_of(function((*found)->fd.get()));
 }
@@ -59,8 +61,10 @@ Status fd_advise(HostCall& call, Fd fd, uint64_t offset, uint64_t len, uint32_t 
   const auto found = find(state_of(call), fd, rights::kFdAdvise);
   if (!found) return found.error();
   if ((*found)->kind == Kind::kDirectory) return Errno::kBadf;
-  if (is_stream(**found) || !(*found)->seekable) return Errno::kSpipe;
+  const bool is_state = (*found)->kind == Kind::kState;
+  if (!is_state && (is_stream(**found) || !(*found)->seekable)) return Errno::kSpipe;
   if (advice >= std::size(kAdvice) || offset > INT64_MAX || len > INT64_MAX) return Errno::kInval;
+  if (is_state) return Errno::kSuccess;
   return errno_of(
       ::posix_fadvise((*found)->fd.get(), static_cast<off_t>(offset), static_cast<off_t>(len), kAdvice[advice]));
 }
@@ -68,9 +72,11 @@ Status fd_advise(HostCall& call, Fd fd, uint64_t offset, uint64_t len, uint32_t 
 Status fd_allocate(HostCall& call, Fd fd, uint64_t offset, uint64_t len) {
   const auto found = find(state_of(call), fd, rights::kFdAllocate);
   if (!found) return found.error();
-  if ((*found)->kind != Kind::kFile) return Errno::kBadf;
-  if (!(*found)->seekable) return Errno::kSpipe;
+  const bool is_state = (*found)->kind == Kind::kState;
+  if ((*found)->kind != Kind::kFile && !is_state) return Errno::kBadf;
+  if (!is_state && !(*found)->seekable) return Errno::kSpipe;
   if (offset > INT64_MAX || len > INT64_MAX || len == 0) return Errno::kInval;
+  if (is_state) return resize_state_file(call, **found, offset + len, false);
   return status_of(::fallocate((*found)->fd.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(len)));
 }
 
@@ -134,6 +140,7 @@ Status fd_filestat_get(HostCall& call, Fd fd, GuestPtr<Filestat> stat) {
     if (::fstat(host_fd, &info) != 0) return errno_of(errno);
     out = filestat_of(info);
   }
+  if ((*found)->kind == Kind::kState) out = filestat_of_state(**found);
   out.filetype = (*found)->file_type;
   return stat.copy_out(GuestMemory(call), out) ? Errno::kSuccess : Errno::kFault;
 }
@@ -141,8 +148,10 @@ Status fd_filestat_get(HostCall& call, Fd fd, GuestPtr<Filestat> stat) {
 Status fd_filestat_set_size(HostCall& call, Fd fd, uint64_t size) {
   const auto found = find(state_of(call), fd, rights::kFdFilestatSetSize);
   if (!found) return found.error();
-  if ((*found)->kind != Kind::kFile) return Errno::kBadf;
-  if (size > INT64_MAX) return Errno::kInval;
+  const bool is_state = (*found)->kind == Kind::kState;
+  if ((*found)->kind != Kind::kFile && !is_state) return Errno::kBadf;
+  if (size > INT64_MAX || (is_state && (*found)->access == Access::kReadOnly)) return Errno::kInval;
+  if (is_state) return resize_state_file(call, **found, size, true);
   return status_of(::ftruncate((*found)->fd.get(), static_cast<off_t>(size)));
 }
 
@@ -179,6 +188,7 @@ Status fd_readdir(HostCall& call, Fd fd, Bytes8 buf, uint32_t buf_len, uint64_t 
   if ((*found)->kind != Kind::kDirectory) return Errno::kNotDir;
   const GuestMemory memory(call);
   if (!buf.range(memory, buf_len)) return Errno::kFault;
+  if ((*found)->source == Preopen::Source::kState) return list_state_files(call, **found, buf, buf_len, cookie, used);
   const int directory = (*found)->fd.get();
   struct stat self;
   if (::fstat(directory, &self) != 0) return errno_of(errno);

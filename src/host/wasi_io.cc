@@ -8,6 +8,7 @@
 #include <climits>
 #include <vector>
 
+#include "host/state_files.h"
 #include "host/streams.h"
 #include "host/wasi.h"
 
@@ -236,6 +237,7 @@ Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gues
     case Kind::kFile:
       return descriptor.seekable ? read_file_at(call, descriptor, buffers, nread)
                                  : read_device(call, descriptor, buffers, nread);
+    case Kind::kState: return read_state_file(call, descriptor, buffers, std::nullopt, nread);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdout:
     case Kind::kStderr: break;
@@ -261,6 +263,7 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
     case Kind::kFile:
       return descriptor.seekable ? write_file_at(call, descriptor, buffers, nwritten)
                                  : write_device(call, descriptor, buffers, nwritten);
+    case Kind::kState: return write_state_file(call, descriptor, buffers, std::nullopt, nwritten);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdin: break;
   }
@@ -275,9 +278,11 @@ Status fd_pread(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uin
   Buffers buffers;
   if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
   if ((*found)->kind == Kind::kDirectory) return Errno::kIsDir;
+  const bool is_state = (*found)->kind == Kind::kState;
   const int file = positioned_fd(state, **found);
-  if (file < 0) return Errno::kSpipe;
+  if (file < 0 && !is_state) return Errno::kSpipe;
   if (offset > INT64_MAX) return Errno::kInval;
+  if (is_state) return read_state_file(call, **found, buffers, offset, nread);
   const auto list = buffers.list();
   return finish_io(
       call, result_of(::preadv(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))), nread);
@@ -291,9 +296,11 @@ Status fd_pwrite(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, ui
   Buffers buffers;
   if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
   if ((*found)->kind == Kind::kDirectory) return Errno::kIsDir;
+  const bool is_state = (*found)->kind == Kind::kState;
   const int file = positioned_fd(state, **found);
-  if (file < 0) return Errno::kSpipe;
+  if (file < 0 && !is_state) return Errno::kSpipe;
   if (offset > INT64_MAX) return Errno::kInval;
+  if (is_state) return write_state_file(call, **found, buffers, offset, nwritten);
   const auto list = buffers.list();
   return finish_io(call,
                    result_of(::pwritev(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))),
@@ -305,8 +312,10 @@ Status fd_seek(HostCall& call, Fd fd, int64_t offset, uint32_t whence, GuestPtr<
   Descriptor* descriptor = state.descriptor(fd);
   if (!descriptor) return Errno::kBadf;
   if (descriptor->kind == Kind::kDirectory) return Errno::kBadf;
+  const bool is_state = descriptor->kind == Kind::kState;
+  const bool is_ours = is_state || descriptor->kind == Kind::kFile;  // the offset is kept here
   const int file = positioned_fd(state, *descriptor);
-  if (file < 0) return Errno::kSpipe;
+  if (file < 0 && !is_state) return Errno::kSpipe;
   // To ask where it is takes only the right to tell.
   const bool only_tells = offset == 0 && whence == static_cast<uint32_t>(Whence::kCur);
   if (!(descriptor->rights_base & (only_tells ? rights::kFdSeek | rights::kFdTell : rights::kFdSeek))) {
@@ -316,9 +325,13 @@ Status fd_seek(HostCall& call, Fd fd, int64_t offset, uint32_t whence, GuestPtr<
   switch (whence) {
     case static_cast<uint32_t>(Whence::kSet): break;
     case static_cast<uint32_t>(Whence::kCur):
-      from = descriptor->kind == Kind::kFile ? static_cast<int64_t>(descriptor->offset) : ::lseek(file, 0, SEEK_CUR);
+      from = is_ours ? static_cast<int64_t>(descriptor->offset) : ::lseek(file, 0, SEEK_CUR);
       break;
     case static_cast<uint32_t>(Whence::kEnd): {
+      if (is_state) {
+        from = static_cast<int64_t>(descriptor->replica->size_bytes());
+        break;
+      }
       struct stat info;
       if (::fstat(file, &info) != 0) return errno_of(errno);
       from = info.st_size;
@@ -329,7 +342,7 @@ Status fd_seek(HostCall& call, Fd fd, int64_t offset, uint32_t whence, GuestPtr<
   int64_t target = 0;
   if (from < 0 || __builtin_add_overflow(from, offset, &target) || target < 0) return Errno::kInval;
   if (!position.copy_out(GuestMemory(call), static_cast<uint64_t>(target))) return Errno::kFault;
-  if (descriptor->kind == Kind::kFile) {
+  if (is_ours) {
     descriptor->offset = static_cast<uint64_t>(target);
   } else if (::lseek(file, target, SEEK_SET) < 0) {
     return errno_of(errno);

@@ -7,6 +7,7 @@
 #include <climits>
 
 #include "host/paths.h"
+#include "host/state_files.h"
 #include "host/wasi.h"
 
 namespace spore::host::wasi {
@@ -30,6 +31,7 @@ std::expected<std::string, Errno> read_path(HostCall& call, Bytes8 path, uint32_
 struct Place {
   Descriptor* directory = nullptr;
   std::string path;
+  std::optional<StatePath> state;  // where it is below /spore/state; there is nothing for the kernel then
 
   int fd() const { return directory->fd.get(); }
   bool read_only() const { return directory->access == Access::kReadOnly; }
@@ -43,18 +45,20 @@ std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Byt
   auto text = read_path(call, path, len);
   if (!text) return std::unexpected(text.error());
   if (const int error = state_of(call).open(*directory)) return std::unexpected(errno_of(error));
-  return Place{directory, std::move(*text)};
+  auto state = state_path(state_of(call), *directory, *text);
+  if (!state) return std::unexpected(state.error());
+  return Place{directory, std::move(*text), std::move(*state)};
 }
 
-// The same, for a change of what the directory holds: its parent, opened. `if_dots`: the error for "." and "..".
-std::expected<Parent, Errno> find_parent(HostCall& call, Fd fd, Rights needed, Bytes8 path, uint32_t len,
-                                         Errno if_dots) {
-  const auto place = find_place(call, fd, needed, path, len);
-  if (!place) return std::unexpected(place.error());
-  auto parent = open_parent(place->fd(), place->path, if_dots);
-  if (parent && place->read_only()) return std::unexpected(Errno::kRofs);
+// Where the directory's holdings are to change: the parent, opened. `if_dots`: the error for "." and "..".
+std::expected<Parent, Errno> parent_of(const Place& place, Errno if_dots) {
+  auto parent = open_parent(place.fd(), place.path, if_dots);
+  if (parent && place.read_only()) return std::unexpected(Errno::kRofs);
   return parent;
 }
+
+// The answer where a name of state would become another one, or one elsewhere, or the other way round.
+Errno two_places(const Place& from, const Place& to) { return from.state && to.state ? Errno::kNotSup : Errno::kXdev; }
 
 // What stands at the path itself, opened for asking about it only.
 std::expected<UniqueFd, Errno> open_for_stat(const Place& place, uint32_t lookup) {
@@ -142,8 +146,7 @@ std::expected<UniqueFd, Errno> open_input(HostState& state) {
 }
 
 // Turns a descriptor of one of the two names of the call's files into one of what it stands for.
-Errno open_call_file(HostState& state, ino_t inode, Rights base, bool writes, Descriptor& descriptor) {
-  const bool is_input = inode == call_files()->input;
+Errno open_call_file(HostState& state, bool is_input, Rights base, bool writes, Descriptor& descriptor) {
   if (is_input && writes) return Errno::kRofs;
   descriptor.fd = UniqueFd();
   descriptor.seekable = is_input && state.input_complete;
@@ -164,7 +167,10 @@ Errno open_call_file(HostState& state, ino_t inode, Rights base, bool writes, De
 }  // namespace
 
 Status path_create_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
-  const auto parent = find_parent(call, fd, rights::kPathCreateDirectory, path, len, Errno::kExist);
+  const auto place = find_place(call, fd, rights::kPathCreateDirectory, path, len);
+  if (!place) return place.error();
+  if (place->state) return create_state_directory(call, *place->state);
+  const auto parent = parent_of(*place, Errno::kExist);
   if (!parent) return parent.error();
   return status_of(::mkdirat(parent->directory.get(), parent->last.c_str(), 0777));
 }
@@ -172,11 +178,14 @@ Status path_create_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
 Status path_filestat_get(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t len, GuestPtr<Filestat> stat) {
   const auto place = find_place(call, fd, rights::kPathFilestatGet, path, len);
   if (!place) return place.error();
+  if (lookup & ~kLookupSymlinkFollow) return Errno::kInval;
+  if (place->state) return stat_state_file(call, *place->state, stat);
   const auto opened = open_for_stat(*place, lookup);
   if (!opened) return opened.error();
   struct stat info;
   if (::fstat(opened->get(), &info) != 0) return errno_of(errno);
-  if (place->directory->source == Preopen::Source::kCallFiles && info.st_ino == call_files()->input) {
+  if (place->directory->source == Preopen::Source::kCallFiles &&
+      info.st_ino == call_files(state_of(call).state_services != nullptr)->input) {
     info.st_size = static_cast<off_t>(state_of(call).input.size());
   }
   return stat.copy_out(GuestMemory(call), filestat_of(info)) ? Errno::kSuccess : Errno::kFault;
@@ -188,6 +197,7 @@ Status path_filestat_set_times(HostCall& call, Fd fd, uint32_t lookup, Bytes8 pa
   if (!place) return place.error();
   const auto times = times_of(atim, mtim, flags);
   if (!times) return times.error();
+  if (place->state) return Errno::kNotSup;
   const auto opened = open_for_stat(*place, lookup);
   if (!opened) return opened.error();
   if (place->read_only()) return Errno::kRofs;
@@ -199,7 +209,10 @@ Status path_link(HostCall& call, Fd old_fd, uint32_t lookup, Bytes8 old_path, ui
   if (lookup != 0) return Errno::kInval;  // a link to what a symbolic link names is not offered
   const auto old_place = find_place(call, old_fd, rights::kPathLinkSource, old_path, old_len);
   if (!old_place) return old_place.error();
-  const auto target = find_parent(call, new_fd, rights::kPathLinkTarget, new_path, new_len, Errno::kExist);
+  const auto new_place = find_place(call, new_fd, rights::kPathLinkTarget, new_path, new_len);
+  if (!new_place) return new_place.error();
+  if (old_place->state || new_place->state) return two_places(*old_place, *new_place);
+  const auto target = parent_of(*new_place, Errno::kExist);
   if (!target) return target.error();
   const auto source = open_parent(old_place->fd(), old_place->path, Errno::kPerm);
   if (!source) return source.error();
@@ -233,24 +246,36 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   descriptor.preopen = place->directory->preopen;
   descriptor.access = place->directory->access;
   descriptor.source = place->directory->source;
-  const bool is_call_files = descriptor.source == Preopen::Source::kCallFiles;
-  auto fd_opened = open_place(*place, *flags, is_call_files ? call_files()->output : 0);
+  descriptor.flags = static_cast<uint16_t>(fdflags_given);
+  descriptor.rights_inheriting = inheriting & rights::kAll;
+  if (place->state) {
+    descriptor.rights_base = base;
+    descriptor.source = Preopen::Source::kState;
+    const StateOpening opening{.create = (oflags_given & oflags::kCreat) != 0,
+                               .exclusive = (oflags_given & oflags::kExcl) != 0,
+                               .truncate = (oflags_given & oflags::kTrunc) != 0,
+                               .directory = (oflags_given & oflags::kDirectory) != 0,
+                               .writes = flags->writes};
+    return open_state_file(call, *place->state, opening, std::move(descriptor), opened_out);
+  }
+  const CallFiles* files = nullptr;
+  if (descriptor.source == Preopen::Source::kCallFiles) files = &*call_files(state.state_services != nullptr);
+  auto fd_opened = open_place(*place, *flags, files ? files->output : 0);
   if (!fd_opened) return fd_opened.error();
   struct stat info;
   if (::fstat(fd_opened->get(), &info) != 0) return errno_of(errno);
   descriptor.fd = std::move(*fd_opened);
   descriptor.file_type = file_type_of(info.st_mode);
-  descriptor.flags = static_cast<uint16_t>(fdflags_given);
-  descriptor.rights_inheriting = inheriting & rights::kAll;
   if (S_ISDIR(info.st_mode)) {
+    if (files && files->state != 0 && info.st_ino == files->state) descriptor.source = Preopen::Source::kState;
     descriptor.kind = Kind::kDirectory;
     descriptor.rights_base = base & rights::kDirectory;
   } else {
     descriptor.kind = Kind::kFile;
     descriptor.seekable = S_ISREG(info.st_mode);
     descriptor.rights_base = base & (descriptor.seekable ? rights::kRegularFile : rights::kStream);
-    if (is_call_files) {
-      const Errno error = open_call_file(state, info.st_ino, base, flags->writes, descriptor);
+    if (files) {
+      const Errno error = open_call_file(state, info.st_ino == files->input, base, flags->writes, descriptor);
       if (error != Errno::kSuccess) return error;
     }
   }
@@ -263,6 +288,7 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
                      GuestPtr<uint32_t> used) {
   const auto place = find_place(call, fd, rights::kPathReadlink, path, len);
   if (!place) return place.error();
+  if (place->state) return Errno::kInval;  // not a link
   const auto link = open_for_stat(*place, 0);
   if (!link) return link.error();
   struct stat info;
@@ -278,16 +304,24 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
 }
 
 Status path_remove_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
-  const auto parent = find_parent(call, fd, rights::kPathRemoveDirectory, path, len, Errno::kInval);
+  const auto place = find_place(call, fd, rights::kPathRemoveDirectory, path, len);
+  if (!place) return place.error();
+  if (place->state) return Errno::kNotDir;
+  const auto parent = parent_of(*place, Errno::kInval);
   if (!parent) return parent.error();
   return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), AT_REMOVEDIR));
 }
 
 Status path_rename(HostCall& call, Fd old_fd, Bytes8 old_path, uint32_t old_len, Fd new_fd, Bytes8 new_path,
                    uint32_t new_len) {
-  const auto from = find_parent(call, old_fd, rights::kPathRenameSource, old_path, old_len, Errno::kBusy);
+  const auto old_place = find_place(call, old_fd, rights::kPathRenameSource, old_path, old_len);
+  if (!old_place) return old_place.error();
+  const auto new_place = find_place(call, new_fd, rights::kPathRenameTarget, new_path, new_len);
+  if (!new_place) return new_place.error();
+  if (old_place->state || new_place->state) return two_places(*old_place, *new_place);
+  const auto from = parent_of(*old_place, Errno::kBusy);
   if (!from) return from.error();
-  const auto to = find_parent(call, new_fd, rights::kPathRenameTarget, new_path, new_len, Errno::kBusy);
+  const auto to = parent_of(*new_place, Errno::kBusy);
   if (!to) return to.error();
   return status_of(::renameat(from->directory.get(), from->last.c_str(), to->directory.get(), to->last.c_str()));
 }
@@ -295,7 +329,10 @@ Status path_rename(HostCall& call, Fd old_fd, Bytes8 old_path, uint32_t old_len,
 Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, Bytes8 path, uint32_t len) {
   const auto text = read_path(call, target, target_len);
   if (!text) return text.error();
-  const auto parent = find_parent(call, fd, rights::kPathSymlink, path, len, Errno::kExist);
+  const auto place = find_place(call, fd, rights::kPathSymlink, path, len);
+  if (!place) return place.error();
+  if (place->state) return Errno::kNotSup;
+  const auto parent = parent_of(*place, Errno::kExist);
   if (!parent) return parent.error();
   // No guest could follow it, but a program of the host that reads this directory might.
   if (text->starts_with('/')) return Errno::kPerm;
@@ -303,7 +340,10 @@ Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, B
 }
 
 Status path_unlink_file(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
-  const auto parent = find_parent(call, fd, rights::kPathUnlinkFile, path, len, Errno::kIsDir);
+  const auto place = find_place(call, fd, rights::kPathUnlinkFile, path, len);
+  if (!place) return place.error();
+  if (place->state) return unlink_state_file(call, *place->state);
+  const auto parent = parent_of(*place, Errno::kIsDir);
   if (!parent) return parent.error();
   return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), 0));
 }

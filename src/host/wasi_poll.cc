@@ -65,6 +65,9 @@ Event event_at_once(const Subscription& subscription, const HostState& state, co
   if (reads && descriptor.kind == Kind::kStdin) {
     event.nbytes = state.input.size() - state.input_offset;
     if (event.nbytes == 0) event.flags = kEventHangup;
+  } else if (reads && descriptor.kind == Kind::kState) {
+    const uint64_t size = descriptor.replica->size_bytes();
+    event.nbytes = size - std::min(size, descriptor.offset);
   } else if (reads && descriptor.kind == Kind::kFile) {
     struct stat info;
     if (::fstat(descriptor.fd.get(), &info) == 0 && info.st_size > 0) {
@@ -83,7 +86,8 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
     case Kind::kStdout: fd = state.streams.out; break;
     case Kind::kStderr: fd = state.streams.err; break;
     case Kind::kFile: return descriptor.seekable ? -1 : descriptor.fd.get();
-    case Kind::kDirectory: return -1;
+    case Kind::kDirectory:
+    case Kind::kState: return -1;
   }
   return fd >= 0 && stream_type(fd) != StreamType::kRegularFile ? fd : -1;
 }

@@ -44,24 +44,36 @@ void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHas
   state.entries.erase(entry);
 }
 
-bool LocalTier::charge(const ValueId& id, uint64_t size_bytes) {
+bool LocalTier::charge(const Replica& replica, uint64_t size_bytes) {
+  const ValueId& id = replica.id();
   auto state = state_.lock();
   const auto found = state->entries.find(id);
-  if (found == state->entries.end()) return true;  // it was removed, and is nobody's business any more
+  if (found == state->entries.end() || found->second.replica.get() != &replica) return false;
   const uint64_t charged = found->second.charged_bytes;
   if (size_bytes > charged && !has_room(*state, id.tenant, size_bytes - charged)) return false;
   account(*state, id.tenant, found->second, size_bytes);
   return true;
 }
 
-// Makes room for a value whose entry is there already, uncharged, and charges for it.
-Result<void> LocalTier::make_room(const ValueId& id, uint64_t size_bytes) {
+Result<void> LocalTier::make_room_for(const Replica& replica, uint64_t size_bytes) {
+  uint64_t charged = 0;
+  {
+    auto state = state_.lock();
+    const auto found = state->entries.find(replica.id());
+    if (found == state->entries.end() || found->second.replica.get() != &replica)
+      return fail(ErrorCode::kFailedPrecondition, "state \"" + replica.id().key + "\" was removed");
+    charged = found->second.charged_bytes;
+  }
+  return make_room(replica.id(), size_bytes - std::min(charged, size_bytes), false);
+}
+
+Result<void> LocalTier::make_room(const ValueId& id, uint64_t more_bytes, bool charge) {
   std::vector<std::shared_ptr<Replica>> evicted;  // destroyed outside the lock
   for (bool asked = false;; asked = true) {
     {
       auto state = state_.lock();
-      const bool of_tenant_only = is_bound_by_tenant(*state, id.tenant, size_bytes);
-      for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, size_bytes);) {
+      const bool of_tenant_only = is_bound_by_tenant(*state, id.tenant, more_bytes);
+      for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, more_bytes);) {
         const auto entry = state->entries.find(*at++);
         const auto& replica = entry->second.replica;
         if (!replica || replica.use_count() > 1 || replica->mapped() || replica->dirty()) continue;
@@ -70,32 +82,34 @@ Result<void> LocalTier::make_room(const ValueId& id, uint64_t size_bytes) {
         ++state->stats.evicted;
         drop(*state, entry);
       }
-      if (has_room(*state, id.tenant, size_bytes)) {
-        account(*state, id.tenant, state->entries.at(id), size_bytes);
+      if (has_room(*state, id.tenant, more_bytes)) {
+        if (charge) account(*state, id.tenant, state->entries.at(id), more_bytes);
         return {};
       }
     }
     if (asked || !let_go_) break;
     let_go_();
   }
-  return fail(ErrorCode::kResourceExhausted, "no room for the " + std::to_string(size_bytes) + " bytes of state \"" +
+  return fail(ErrorCode::kResourceExhausted, "no room for the " + std::to_string(more_bytes) + " bytes of state \"" +
                                                  id.key + "\": what this host may hold is in use or not yet pushed");
 }
 
 // ---- opening --------------------------------------------------------------------------------------------------------
 
 Result<std::shared_ptr<Replica>> LocalTier::make(const ValueId& id, std::optional<uint64_t> size_bytes,
-                                                 Deadline deadline) {
+                                                 Existing existing, Deadline deadline) {
   TRY(check_key(id.key));
   auto snapshot = global_.pin(id, deadline);
   if (!snapshot && (snapshot.error().code != ErrorCode::kNotFound || !size_bytes))
     return std::unexpected(std::move(snapshot).error().within("open state \"" + id.key + "\""));
+  if (snapshot && existing == Existing::kRefused)
+    return fail(ErrorCode::kAlreadyExists, "state \"" + id.key + "\" exists");
   const uint64_t size = snapshot ? (*snapshot)->manifest().size_bytes : *size_bytes;
   if (size > kValueBytesMax)
     return fail(ErrorCode::kInvalidArgument, "state \"" + id.key + "\": a value can have at most " +
                                                  std::to_string(kValueBytesMax) + " bytes, not " +
                                                  std::to_string(size));
-  TRY(make_room(id, size));
+  TRY(make_room(id, size, true));
   const Replica::Surroundings surroundings{
       .tier = global_, .tracker = tracker_, .fill_timeout = options_.fill_timeout, .traffic = &traffic_};
   if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), surroundings);
@@ -104,6 +118,15 @@ Result<std::shared_ptr<Replica>> LocalTier::make(const ValueId& id, std::optiona
 
 Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optional<uint64_t> size_bytes,
                                                  Deadline deadline) {
+  return open(id, size_bytes, Existing::kSameSize, deadline);
+}
+
+Result<std::shared_ptr<Replica>> LocalTier::create(const ValueId& id, uint64_t size_bytes, Deadline deadline) {
+  return open(id, size_bytes, Existing::kRefused, deadline);
+}
+
+Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optional<uint64_t> size_bytes,
+                                                 Existing existing, Deadline deadline) {
   std::shared_ptr<Replica> replica;
   {
     auto state = state_.lock();
@@ -115,13 +138,15 @@ Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optiona
         return fail(ErrorCode::kDeadlineExceeded,
                     "open state \"" + id.key + "\": the global tier did not answer in time");
     }
+    if (replica && existing == Existing::kRefused)
+      return fail(ErrorCode::kAlreadyExists, "state \"" + id.key + "\" exists");
     if (!replica) {
       state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
       ++state->tenants[id.tenant].replicas;
     }
   }
   if (!replica) {
-    auto made = make(id, size_bytes, deadline);
+    auto made = make(id, size_bytes, existing, deadline);
     auto state = state_.lock();
     const auto entry = state->entries.find(id);
     if (made) {

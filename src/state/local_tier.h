@@ -58,6 +58,8 @@ class LocalTier {
   // Blocks. Opens the value, and makes it where there is none and `size_bytes` is given. kNotFound; kInvalidArgument
   // where it has another size than given; kResourceExhausted.
   Result<std::shared_ptr<Replica>> open(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
+  // Blocks. Makes the value. kAlreadyExists where there is one, here or in the global tier; else as open().
+  Result<std::shared_ptr<Replica>> create(const ValueId& id, uint64_t size_bytes, Deadline deadline);
   // Blocks. Removes the value, here and in the global tier. kNotFound where it was in neither.
   Result<void> remove(const ValueId& id, Deadline deadline);
   // Forgets the replica with all that was not pushed; windows on it are shown to no further call.
@@ -65,8 +67,11 @@ class LocalTier {
   // Blocks. Puts bytes behind the value's end, in the global tier at once, and here where the replica held the version
   // before; makes the value where there is none. The offset at which they are. `once` as in Push.
   Result<uint64_t> append(const ValueId& id, ByteSpan bytes, std::string once, Deadline deadline);
-  // Never blocks. Changes what the replica is charged for. False: no room.
-  bool charge(const ValueId& id, uint64_t size_bytes);
+  // Never blocks. Changes what the replica is charged for. False: no room, or it is not the replica of its key any
+  // more.
+  bool charge(const Replica& replica, uint64_t size_bytes);
+  // Blocks. Sees to it that a charge of so many bytes has room, until somebody else takes it. kResourceExhausted.
+  Result<void> make_room_for(const Replica& replica, uint64_t size_bytes);
 
   // Blocks. Keys of the tenant with that prefix that come after `after`, sorted, those that nobody has pushed yet too;
   // as many as have, with one byte more for each, `bytes_max` bytes (at least kKeyBytesMax + 1).
@@ -96,8 +101,13 @@ class LocalTier {
   bool is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const;
   static void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry);
   bool forget(const ValueId& id);
-  Result<void> make_room(const ValueId& id, uint64_t size_bytes);
-  Result<std::shared_ptr<Replica>> make(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
+  enum class Existing { kSameSize, kRefused };
+  // `charge`: at once, with the entry that is there.
+  Result<void> make_room(const ValueId& id, uint64_t more_bytes, bool charge);
+  Result<std::shared_ptr<Replica>> open(const ValueId& id, std::optional<uint64_t> size_bytes, Existing existing,
+                                        Deadline deadline);
+  Result<std::shared_ptr<Replica>> make(const ValueId& id, std::optional<uint64_t> size_bytes, Existing existing,
+                                        Deadline deadline);
 
   GlobalTier& global_;
   WindowTracker* const tracker_;

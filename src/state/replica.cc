@@ -248,14 +248,24 @@ std::optional<ssize_t> Replica::try_write(uint64_t offset, std::span<const iovec
   return done > 0 || error == 0 ? static_cast<ssize_t>(done) : -error;
 }
 
-Result<bool> Replica::try_resize(uint64_t size_bytes) {
+Result<bool> Replica::try_resize(uint64_t size_bytes, const Resize& resize) {
   if (merging().op != MergeOp::kOverwrite)
     return fail(ErrorCode::kFailedPrecondition, "the size of state \"" + id_.key + "\" stays while its pushes merge");
   if (size_bytes > kValueBytesMax)
     return fail(ErrorCode::kInvalidArgument,
                 "a state value can have at most " + std::to_string(kValueBytesMax) + " bytes");
   const std::unique_lock content(content_, std::try_to_lock);
-  if (!content) return false;
+  if (!content || resize.expected.value_or(this->size_bytes()) != this->size_bytes()) return false;
+  const bool shorter = size_bytes < this->size_bytes();
+  if (resize.charge && !shorter && !resize.charge(size_bytes))
+    return fail(ErrorCode::kResourceExhausted,
+                "no room for the " + std::to_string(size_bytes) + " bytes of state \"" + id_.key + "\"");
+  TRY(resize_content(size_bytes));
+  if (resize.charge && shorter) resize.charge(size_bytes);
+  return true;
+}
+
+Result<void> Replica::resize_content(uint64_t size_bytes) {
   const uint64_t before = this->size_bytes();
   if (size_bytes > before) TRY(clear_tail());  // what guests left there was not part of the value
   auto state = state_.lock();
@@ -271,7 +281,7 @@ Result<bool> Replica::try_resize(uint64_t size_bytes) {
   state->dirty.resize(chunks, 0);
   state->fetch_end = std::min(state->fetch_end, size_bytes);
   size_bytes_.store(size_bytes, std::memory_order_release);
-  return true;
+  return {};
 }
 
 // It never gets shorter: windows may show all of it.
@@ -386,6 +396,7 @@ bool Replica::fill(uint64_t offset) {
 Result<void> Replica::settle(Deadline deadline) {
   const std::unique_lock turn(turn_, deadline);
   if (!turn) return late(id_, "change");
+  const std::unique_lock content(content_);
   return {};
 }
 

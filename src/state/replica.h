@@ -20,6 +20,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -61,6 +62,12 @@ struct ReplicaTraffic {
   std::atomic<uint64_t> pushes = 0;  // that published something
   std::atomic<uint64_t> pushed_bytes = 0;
   std::atomic<uint64_t> fetched_bytes = 0;
+};
+
+// What a change of size depends on.
+struct Resize {
+  std::optional<uint64_t> expected;            // the size that it has now; else nothing happens
+  std::function<bool(uint64_t bytes)> charge;  // before it grows: whether it may; after it shrank
 };
 
 class Replica final : public WindowTracker::Owner, public std::enable_shared_from_this<Replica> {
@@ -113,14 +120,14 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   std::optional<ssize_t> try_read(uint64_t offset, std::span<const iovec> to);
   // The same for writing, all of it inside the value's size.
   std::optional<ssize_t> try_write(uint64_t offset, std::span<const iovec> from);
-  // Makes the value longer (by zeros) or shorter; others see it after a push. False where a pull is under way. An error
-  // where memory is short.
-  Result<bool> try_resize(uint64_t size_bytes);
+  // Makes the value longer (by zeros) or shorter; others see it after a push. False where a pull or a copy is under
+  // way, or where it does not have the expected size. An error where memory is short, or the charge was refused.
+  Result<bool> try_resize(uint64_t size_bytes, const Resize& resize = {});
 
   // ---- blocking ----
   // Sees to it that these bytes are here.
   Result<void> fetch(ByteRange range, Deadline deadline);
-  // Waits until no push or pull is under way.
+  // Waits until no push, pull or copy is under way.
   Result<void> settle(Deadline deadline);
   // Publishes what is dirty in whole pages that the range touches. After an error it is as dirty as before.
   Result<Version> push(const PushOptions& options, Deadline deadline);
@@ -170,6 +177,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   Replica(ValueId id, const Surroundings& surroundings);
   void count_fetched(uint64_t bytes);
   Result<void> make_file(uint64_t size_bytes);
+  Result<void> resize_content(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
   Result<void> clear_tail();
   Result<void> lengthen_file(uint64_t size_bytes);

@@ -450,6 +450,24 @@ TEST_F(ReplicaTest, ResizingShowsElsewhereAfterAPush) {
   EXPECT_EQ(stored().size(), 3u);
 }
 
+TEST_F(ReplicaTest, ASizeChangesOnlyFromTheExpectedOneAndWithItsCharge) {
+  const auto replica = a_.open(100);
+  std::vector<uint64_t> charged;
+  bool room = true;
+  const auto charge = [&](uint64_t bytes) {
+    charged.push_back(bytes);
+    return room;
+  };
+  EXPECT_FALSE(*replica->try_resize(300, {.expected = 200, .charge = charge}));
+  EXPECT_TRUE(charged.empty());
+  EXPECT_TRUE(*replica->try_resize(300, {.expected = 100, .charge = charge}));
+  EXPECT_TRUE(*replica->try_resize(200, {.charge = charge}));
+  EXPECT_EQ(charged, (std::vector<uint64_t>{300, 200}));
+  room = false;
+  EXPECT_EQ(replica->try_resize(300, {.charge = charge}).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(replica->size_bytes(), 200u);
+}
+
 TEST_F(ReplicaTest, AValueThatWasRemovedAndMadeAgainIsTakenOverWhole) {
   store(Bytes(2 * kChunkBytes, 1));
   const auto replica = a_.open();
@@ -682,6 +700,41 @@ TEST_F(ReplicaTest, ManyMoreValuesThanMayBeOpenAreUsedOneAfterAnother) {
   for (int i = 0; i < 30; ++i) ASSERT_TRUE(tier.open({"t", "dirty" + std::to_string(i)}, 8, soon()));
   EXPECT_EQ(tier.open({"t", "more"}, 8, soon()).error().code, ErrorCode::kResourceExhausted);
   EXPECT_TRUE(tier.open({"u", "more"}, 8, soon()));
+}
+
+TEST_F(ReplicaTest, WhatGrowsIsChargedAndCleanReplicasMakeRoomForIt) {
+  LocalTier tier(global_, a_.tracker.get(), {.bytes_max = 10'000});
+  ASSERT_TRUE((*tier.open({"t", "clean"}, 6'000, soon()))->push({}, soon()));
+  const auto grows = *tier.open({"t", "grows"}, 1'000, soon());
+  EXPECT_TRUE(tier.charge(*grows, 4'000));
+  EXPECT_FALSE(tier.charge(*grows, 4'001));
+  EXPECT_EQ(tier.stats().bytes, 10'000u);
+  EXPECT_EQ(tier.make_room_for(*grows, 10'001).error().code, ErrorCode::kResourceExhausted);
+  ASSERT_TRUE(tier.open({"t", "clean"}, {}, soon()));
+  ASSERT_TRUE(tier.make_room_for(*grows, 4'001));
+  EXPECT_EQ(tier.find({"t", "clean"}), nullptr);
+  EXPECT_EQ(tier.stats().bytes, 4'000u);  // not taken yet
+  EXPECT_TRUE(tier.charge(*grows, 10'000));
+  // One that was removed has no part in the budget of what comes after it.
+  ASSERT_TRUE(tier.remove({"t", "grows"}, soon()));
+  EXPECT_EQ(tier.stats().bytes, 0u);
+  ASSERT_TRUE(tier.open({"t", "grows"}, 1'000, soon()));
+  EXPECT_FALSE(tier.charge(*grows, 2'000));
+  EXPECT_EQ(tier.make_room_for(*grows, 2'000).error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(tier.stats().bytes, 1'000u);
+}
+
+TEST_F(ReplicaTest, WhatExistsIsNotCreated) {
+  ASSERT_TRUE(a_.tier.create(kId, 0, soon()));
+  EXPECT_EQ(a_.tier.create(kId, 0, soon()).error().code, ErrorCode::kAlreadyExists);
+  const auto there = b_.tier.create(kId, 10, soon());  // nobody has pushed it
+  ASSERT_TRUE(there);
+  ASSERT_TRUE((*there)->push({}, soon()));
+  ASSERT_TRUE(a_.tier.remove(kId, soon()));
+  ASSERT_TRUE((*b_.tier.open({"tenant", "other"}, 10, soon()))->push({}, soon()));
+  EXPECT_EQ(a_.tier.create({"tenant", "other"}, 10, soon()).error().code, ErrorCode::kAlreadyExists);
+  EXPECT_EQ(a_.tier.find({"tenant", "other"}), nullptr);
+  EXPECT_EQ(a_.tier.stats().bytes, 0u);
 }
 
 TEST_F(ReplicaTest, WindowsKeepAReplicaHere) {
