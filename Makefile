@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := start compute compile http web table3 density
+BENCHES := start compute compile http web table3 density state
 
 .PHONY: help
 help:
@@ -78,6 +78,12 @@ bench-density: $(RELEASE)/build.ninja
 	  { cat $(RELEASE)/bench.log; exit 1; }
 	@$(RELEASE)/bench_density
 	@$(RELEASE)/bench_waiting
+bench-state:
+	@scripts/install test
+	@cmake --preset release > /dev/null
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_state > $(RELEASE)/bench.log || \
+	  { cat $(RELEASE)/bench.log; exit 1; }
+	@$(RELEASE)/bench_state
 
 # ---- the sources ----------------------------------------------------------------------------------------------------
 .PHONY: format tidy fuzz
