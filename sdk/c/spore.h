@@ -96,7 +96,18 @@ int64_t spore_state_version(const char *key, uint32_t key_bytes, struct spore_st
 SPORE_IMPORT(state_push_if)
 int64_t spore_state_push_if(const char *key, uint32_t key_bytes, const struct spore_state_version *version);
 
-// The same, for a key that ends with a NUL; a null pointer and *error where it fails (error may be null).
+// Locks by key, among the calls of this host or (SPORE_LOCK_GLOBAL) of all hosts; there need be no value. Many calls may
+// hold one for reading, or one for writing. Waits for it; what is still held when the call ends is given back. 0, or 1
+// where the last holder for writing died with it and the value may be half changed. -ETIMEDOUT; -EDEADLK: this call, or
+// one that waits for it, holds it already. Pushes made under a global lock that was lost meanwhile are refused: -ESTALE.
+#define SPORE_LOCK_WRITE 1u
+#define SPORE_LOCK_GLOBAL 2u
+SPORE_IMPORT(state_lock)
+int64_t spore_state_lock(const char *key, uint32_t key_bytes, uint32_t flags, uint32_t timeout_ms);
+// With the flags it was taken with. -ENOENT: not held.
+SPORE_IMPORT(state_unlock) int64_t spore_state_unlock(const char *key, uint32_t key_bytes, uint32_t flags);
+
+// spore_state_map_() for a key that ends with a NUL; a null pointer and *error where it fails (error may be null).
 static inline void *spore_state_map(const char *key, uint64_t size_bytes, uint32_t flags, int *error) {
   const int64_t mapped = spore_state_map_(key, (uint32_t)__builtin_strlen(key), size_bytes, flags);
   if (error) *error = mapped < 0 ? (int)-mapped : 0;

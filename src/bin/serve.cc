@@ -19,6 +19,7 @@
 #include "host/entry.h"
 #include "host/imports.h"
 #include "host/initialise.h"
+#include "host/state_access.h"
 #include "object_store/directory_store.h"
 #include "worker/worker.h"
 
@@ -39,6 +40,10 @@ struct ServeOptions {
   std::vector<std::string> mounts;
   uint64_t file_mib_max = 256;
   std::string state = "rocksdb";
+  uint64_t state_mib_max = 4'096;
+  uint64_t state_tenant_mib_max = 2'048;
+  unsigned state_threads = 8;
+  unsigned state_timeout_ms = 10'000;
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
@@ -210,6 +215,15 @@ Result<void> serve(const ServeOptions& options) {
   registry_options.module_bytes_max = options.module_mib_max << 20;
   ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
   ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
+  auto tracker = state::WindowTracker::start(options.seats);
+  if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
+  state::LocalTier local_state(
+      *state, tracker ? tracker->get() : nullptr,
+      {.bytes_max = options.state_mib_max << 20, .bytes_per_tenant_max = options.state_tenant_mib_max << 20});
+  state::BlockingPool state_threads({.threads = options.state_threads});
+  state::LockService locks(*state, {});
+  const host::StateServices state_services{
+      .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
@@ -238,8 +252,10 @@ Result<void> serve(const ServeOptions& options) {
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
                          .pool = pool,
-                         .file_roots = file_roots},
+                         .file_roots = file_roots,
+                         .state = &state_services},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
+  local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
                    {.call_input_bytes_max = options.input_mib_max << 20,
                     .web_bytes_max = options.web_body_mib_max << 20,
@@ -356,6 +372,11 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--file-mib", options->file_mib_max, "Largest shared file")->check(CLI::Range(1, 1 << 20));
   add("--state", options->state, "Where state values are kept; default: in `state` of the data folder")
       ->type_name("rocksdb[:DIR]");
+  add("--state-mib", options->state_mib_max, "What this host holds of state values at most")
+      ->check(CLI::Range(1, 1 << 30));
+  add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
+  add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
+  add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
   add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
       ->check(CLI::Range(1, 4096));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")

@@ -1,5 +1,6 @@
 #include "bin/state_store.h"
 
+#include "state/redis_tier.h"
 #include "state/rocksdb_tier.h"
 
 namespace spore::bin {
@@ -24,7 +25,9 @@ Result<StateStoreName> parse_state_store(std::string_view text) {
     if (text.starts_with(scheme) && text.size() > scheme.size())
       return StateStoreName{.kind = Kind::kRedis, .location = std::string(text)};
   return fail(ErrorCode::kInvalidArgument,
-              "\"" + without_password(text) + "\" names no store of state: it is rocksdb or rocksdb:DIR");
+              "\"" + without_password(text) +
+                  "\" names no store of state: it is rocksdb, rocksdb:DIR, redis://HOST:PORT, rediss://HOST:PORT or "
+                  "redis-cluster://HOST:PORT,HOST:PORT");
 }
 
 Result<std::unique_ptr<state::GlobalTier>> open_state_store(const std::string& text,
@@ -40,9 +43,7 @@ Result<std::unique_ptr<state::GlobalTier>> open_state_store(const std::string& t
         return fail(ErrorCode::kNotFound, "there is no store at " + directory.string());
       return state::RocksDbTier::open(directory, {});
     }
-    case StateStoreName::Kind::kRedis:  // Redis is plugged in here
-      return fail(ErrorCode::kInvalidArgument,
-                  without_password(name.location) + ": this build of Spore has no Redis; use rocksdb or rocksdb:DIR");
+    case StateStoreName::Kind::kRedis: return state::RedisTier::connect(name.location);
   }
   return fail(ErrorCode::kInternal, "an unknown kind of store");
 }

@@ -158,7 +158,8 @@ struct HostState {
   const StateServices* state_services = nullptr;
   std::string tenant;
   std::string call_key;
-  uint64_t effects = 0;  // on state that must not happen twice, were the call run again
+  bool locks_taken = false;  // it has asked for locks; whoever ends the call gives them back
+  uint64_t effects = 0;      // on state that must not happen twice, were the call run again
   std::optional<faaslet::Clock::time_point> deadline;
   // The name of the next one: the same in each run of the call.
   std::string next_once() { return call_key + "." + std::to_string(effects++); }

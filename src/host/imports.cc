@@ -100,6 +100,12 @@ std::vector<ImportDeclaration> make_table() {
       declare<&state_merge>(kSpore, "state_merge", InInitialiser::kNotCaptured,
                             "(key, length, op, element): pushes merge from now on: 0 overwrite, 1 sum, 2 min, 3 max of "
                             "0 i32, 1 i64, 2 f32, 3 f64."),
+      declare<&state_lock>(
+          kSpore, "state_lock", InInitialiser::kNotCaptured,
+          "(key, length, flags, timeout_ms): waits for the lock; flag 1: for writing, 2: among all hosts. 1 "
+          "where its last holder died with it."),
+      declare<&state_unlock>(kSpore, "state_unlock", InInitialiser::kNotCaptured,
+                             "(key, length, flags): gives it back; flag 2 as it was taken."),
       declare<&state_version>(kSpore, "state_version", InInitialiser::kNotCaptured,
                               "(key, length, version): writes the version that is here, two i64."),
 

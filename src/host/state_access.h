@@ -7,6 +7,7 @@
 
 #include "faaslet/window.h"
 #include "state/local_tier.h"
+#include "state/locks.h"
 #include "state/operation.h"
 
 namespace spore::host {
@@ -15,6 +16,7 @@ namespace spore::host {
 struct StateServices {
   state::LocalTier* tier = nullptr;
   state::BlockingPool* pool = nullptr;
+  state::LockService* locks = nullptr;        // null: calls cannot lock
   std::chrono::milliseconds timeout{10'000};  // of an operation that waits for the global tier
 };
 

@@ -82,6 +82,14 @@ class StateCall {
   const StateServices* services() const { return state_of(call_).state_services; }
   LocalTier& tier() const { return *services()->tier; }
 
+  uint64_t lock_token() const {
+    const HostState& state = state_of(call_);
+    return state.locks_taken ? services()->locks->token(id_, state.call_key) : 0;
+  }
+  bool lock_lost() const {
+    const HostState& state = state_of(call_);
+    return state.locks_taken && services()->locks->lost(id_, state.call_key);
+  }
   Deadline deadline() const {
     const auto limit = state::Clock::now() + services()->timeout;
     return std::min(limit, state_of(call_).deadline.value_or(limit));
@@ -156,14 +164,31 @@ class StateCall {
   Reply<int64_t> reply_ = 0;
 };
 
+// What was written under a lock that somebody else has got meanwhile is not to be seen any more.
+Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::PushOptions& options, bool lock_lost,
+                             Deadline deadline) {
+  if (lock_lost) {
+    tier.discard(replica.id());
+    return fail(ErrorCode::kFailedPrecondition, "push state \"" + replica.id().key + "\": its lock was lost");
+  }
+  const auto pushed = replica.push(options, deadline);
+  if (pushed) return {};
+  if (pushed.error().code == ErrorCode::kFailedPrecondition) tier.discard(replica.id());
+  return std::unexpected(pushed.error());
+}
+
 Result<void> nothing_to_prepare(Replica&, Deadline) { return {}; }
 
+state::LockScope scope_of(uint32_t flags) {
+  return flags & kLockGlobal ? state::LockScope::kGlobal : state::LockScope::kLocal;
+}
+
 // A window of this Faaslet that shows the value, or nothing.
-std::optional<size_t> find_window(faaslet::Faaslet& faaslet, std::string_view key, bool writable) {
+std::optional<size_t> find_window(faaslet::Faaslet& faaslet, const ValueId& id, bool writable) {
   const auto windows = faaslet.windows();
   for (size_t i = 0; i < windows.size(); ++i) {
     const auto* source = dynamic_cast<const StateWindow*>(windows[i].source.get());
-    if (!source || windows[i].writable != writable || source->replica()->id().key != key) continue;
+    if (!source || windows[i].writable != writable || source->replica()->id() != id) continue;
     if (windows[i].size_bytes < source->replica()->size_bytes() || !source->reusable()) continue;
     return i;
   }
@@ -183,7 +208,7 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
                                                       " bytes, not " + std::to_string(size)});
   };
   if (!on.still_waits()) {
-    if (const auto index = find_window(faaslet, on.id().key, writable)) {
+    if (const auto index = find_window(faaslet, on.id(), writable)) {
       const faaslet::Window& window = faaslet.windows()[*index];
       const uint64_t has = static_cast<const StateWindow&>(*window.source).replica()->size_bytes();
       on.take_result();
@@ -200,7 +225,12 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
         if (size != 0 && size != has) return wrong_size(has);
         if (has == 0)
           return on.fails({ErrorCode::kInvalidArgument, "state \"" + on.id().key + "\" has no bytes to map"});
-        auto mapped = faaslet.map_window(std::make_shared<StateWindow>(replica.shared_from_this()), has, writable);
+        const auto window = std::make_shared<StateWindow>(replica.shared_from_this());
+        auto mapped = faaslet.map_window(window, has, writable);
+        if (!mapped && mapped.error().code == ErrorCode::kResourceExhausted) {
+          on.tier().let_go();  // windows that idle Faaslets keep
+          mapped = faaslet.map_window(window, has, writable);
+        }
         if (!mapped) return on.fails(mapped.error());
         return static_cast<int64_t>(*mapped);
       },
@@ -215,7 +245,7 @@ Reply<int64_t> state_unmap(HostCall& call, Key key, uint32_t key_len) {
   for (size_t i = faaslet.windows().size(); i-- > 0;) {
     const faaslet::Window& window = faaslet.windows()[i];
     const auto* source = dynamic_cast<const StateWindow*>(window.source.get());
-    if (!source || source->replica()->id().key != on.id().key) continue;
+    if (!source || source->replica()->id() != on.id()) continue;
     faaslet.unmap_window(static_cast<uint32_t>(window.offset));
     ++count;
   }
@@ -351,13 +381,16 @@ Reply<int64_t> state_push(HostCall& call, Key key, uint32_t key_len, uint64_t of
   StateCall on(call, "state_push", key, key_len);
   std::string once;
   if (on.ok() && !state_of(call).pending.operation) once = state_of(call).next_once();
-  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, deadline = on.deadline()]() -> Result<int64_t> {
+  return on.run([&tier = on.tier(), id = on.id(), offset, size, once, token = on.lock_token(), lost = on.lock_lost(),
+                 deadline = on.deadline()]() -> Result<int64_t> {
     const auto replica = tier.find(id);
     if (!replica) {  // nothing was done here that could be pushed
       TRY(tier.global().describe(id, deadline));
       return 0;
     }
-    TRY(replica->push({.range = {offset, size == 0 ? UINT64_MAX : size}, .once = once}, deadline));
+    TRY(push_or_discard(tier, *replica,
+                        {.range = {offset, size == 0 ? UINT64_MAX : size}, .lock_token = token, .once = once}, lost,
+                        deadline));
     return 0;
   });
 }
@@ -368,9 +401,9 @@ Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr
   const auto expected = version.copy_in(GuestMemory(call));
   if (!expected) return out_of_bounds(call, "state_push_if");
   return on.run([&tier = on.tier(), id = on.id(), expected = Version{expected->epoch, expected->number},
-                 deadline = on.deadline()]() -> Result<int64_t> {
+                 token = on.lock_token(), lost = on.lock_lost(), deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
-    TRY(replica->push({.range = {}, .expected = expected}, deadline));
+    TRY(push_or_discard(tier, *replica, {.expected = expected, .lock_token = token}, lost, deadline));
     return 0;
   });
 }
@@ -410,6 +443,38 @@ Reply<int64_t> state_version(HostCall& call, Key key, uint32_t key_len, GuestPtr
         return 0;
       },
       nothing_to_prepare);
+}
+
+Reply<int64_t> state_lock(HostCall& call, Key key, uint32_t key_len, uint32_t flags, uint32_t timeout_ms) {
+  StateCall on(call, "state_lock", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (flags & ~(kLockWrite | kLockGlobal)) return failed(Errno::kInval);
+  if (!on.services()->locks) return failed(Errno::kNotSup);
+  HostState& state = state_of(call);
+  if (!state.pending.operation) {
+    const auto now = state::Clock::now();
+    const auto until = state.deadline.value_or(now + std::chrono::hours(1));
+    state.locks_taken = true;
+    state.pending.operation =
+        on.services()->locks->lock(on.id(), flags & kLockWrite ? state::LockMode::kWrite : state::LockMode::kRead,
+                                   scope_of(flags), {.owner = state.call_key, .ancestors = {}, .until = until},
+                                   std::min(until, now + std::chrono::milliseconds(timeout_ms)));
+  }
+  if (on.still_waits()) return on.wait();
+  const auto granted = *on.take_result();
+  if (granted) return *granted;
+  if (granted.error().code == ErrorCode::kDeadlineExceeded) return failed(Errno::kTimedOut);
+  const Reply<int64_t> reply = on.fails(granted.error());
+  return granted.error().code == ErrorCode::kFailedPrecondition ? Reply<int64_t>(failed(Errno::kDeadlk)) : reply;
+}
+
+Reply<int64_t> state_unlock(HostCall& call, Key key, uint32_t key_len, uint32_t flags) {
+  StateCall on(call, "state_unlock", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (flags & ~(kLockWrite | kLockGlobal)) return failed(Errno::kInval);
+  if (!on.services()->locks) return failed(Errno::kNotSup);
+  const auto unlocked = on.services()->locks->unlock(on.id(), scope_of(flags), state_of(call).call_key);
+  return unlocked ? Reply<int64_t>(0) : on.fails(unlocked.error());
 }
 
 }  // namespace spore::host::calls

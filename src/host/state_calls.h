@@ -10,6 +10,7 @@
 //   EAGAIN    push_if: the value is not at that version
 //   ESTALE    the lock was lost to somebody else; what was pushed under it is refused
 //   ETIMEDOUT, EHOSTUNREACH   the store did not answer in time, or cannot be reached
+//   EDEADLK   the lock would wait for itself: this call or one that waits for it holds it, or it was lost
 //   ENOTSUP   the host has no state, or its kernel cannot map it
 //
 // What an error says in words goes to the call's log. A pointer outside memory traps.
@@ -28,6 +29,8 @@ struct GuestVersion {  // as in state::Version
 };
 
 constexpr uint32_t kMapReadOnly = 1;
+constexpr uint32_t kLockWrite = 1;
+constexpr uint32_t kLockGlobal = 2;
 
 Reply<int64_t> state_map(HostCall&, Key key, uint32_t key_len, uint64_t size, uint32_t flags);
 Reply<int64_t> state_unmap(HostCall&, Key key, uint32_t key_len);
@@ -45,5 +48,9 @@ Reply<int64_t> state_push_if(HostCall&, Key key, uint32_t key_len, GuestPtr<Gues
 Reply<int64_t> state_pull(HostCall&, Key key, uint32_t key_len, uint64_t offset, uint64_t size);
 Reply<int64_t> state_merge(HostCall&, Key key, uint32_t key_len, uint32_t op, uint32_t element);
 Reply<int64_t> state_version(HostCall&, Key key, uint32_t key_len, GuestPtr<GuestVersion> version);
+
+// 0, or 1 where the last holder died with it.
+Reply<int64_t> state_lock(HostCall&, Key key, uint32_t key_len, uint32_t flags, uint32_t timeout_ms);
+Reply<int64_t> state_unlock(HostCall&, Key key, uint32_t key_len, uint32_t flags);
 
 }  // namespace spore::host::calls

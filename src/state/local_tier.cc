@@ -133,20 +133,23 @@ Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optiona
 
 Result<void> LocalTier::remove(const ValueId& id, Deadline deadline) {
   TRY(check_key(id.key));
-  std::shared_ptr<Replica> replica;
   const auto removed = global_.remove(id, std::nullopt, deadline);
   if (!removed && removed.error().code != ErrorCode::kNotFound) return removed;
-  {
-    auto state = state_.lock();
-    const auto found = state->entries.find(id);
-    if (found != state->entries.end() && found->second.replica) {
-      replica = found->second.replica;
-      drop(*state, found);
-    }
-  }
-  if (!replica) return removed;
+  return forget(id) ? Result<void>() : removed;
+}
+
+void LocalTier::discard(const ValueId& id) { forget(id); }
+
+bool LocalTier::forget(const ValueId& id) {
+  std::shared_ptr<Replica> replica;  // destroyed outside the lock
+  auto state = state_.lock();
+  const auto found = state->entries.find(id);
+  if (found == state->entries.end() || !found->second.replica) return false;
+  replica = found->second.replica;
+  drop(*state, found);
+  state.lock().unlock();
   replica->retire_windows();
-  return {};
+  return true;
 }
 
 Result<uint64_t> LocalTier::append(const ValueId& id, ByteSpan bytes, std::string once, Deadline deadline) {

@@ -44,6 +44,9 @@ class LocalTier {
   // What makes other users let go of clean replicas, called where the budget is met: for instance idle Faaslets, which
   // keep their windows. Before the first open().
   void on_shortage(std::function<void()> let_go) { let_go_ = std::move(let_go); }
+  void let_go() const {
+    if (let_go_) let_go_();
+  }
 
   // The replica, if it is open. Never blocks.
   std::shared_ptr<Replica> find(const ValueId& id);
@@ -52,6 +55,8 @@ class LocalTier {
   Result<std::shared_ptr<Replica>> open(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
   // Blocks. Removes the value, here and in the global tier. kNotFound where it was in neither.
   Result<void> remove(const ValueId& id, Deadline deadline);
+  // Forgets the replica with all that was not pushed; windows on it are shown to no further call.
+  void discard(const ValueId& id);
   // Blocks. Puts bytes behind the value's end, in the global tier at once, and here where the replica held the version
   // before; makes the value where there is none. The offset at which they are. `once` as in Push.
   Result<uint64_t> append(const ValueId& id, ByteSpan bytes, std::string once, Deadline deadline);
@@ -80,6 +85,7 @@ class LocalTier {
   bool has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const;
   static void account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes);
   static void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry);
+  bool forget(const ValueId& id);
   Result<void> make_room(const ValueId& id, uint64_t size_bytes);
   Result<std::shared_ptr<Replica>> make(const ValueId& id, std::optional<uint64_t> size_bytes, Deadline deadline);
 

@@ -20,7 +20,9 @@
 // got it meanwhile are not protected by that: who pushes asks lost() first.
 //
 // Poison. Who holds a lock for writing and dies leaves it poisoned: all who get it are told, until one has held it for
-// writing and given it back. Of a global lock whose holder's host could not give it back in time, too.
+// writing and given it back. Of a global lock whose holder's host could not give it back in time, too. (A call that
+// dies has its lease renewed for a millisecond, to run out; a store that would not shorten it leaves the others waiting
+// for its end.)
 //
 // Methods never block and may be called from any thread. Threads of the service's own ask the store: one renews,
 // `asking_threads` ask and give back, one ends waits at their deadline whatever the store does.

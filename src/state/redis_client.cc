@@ -12,8 +12,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kBackoffMin(5);
-constexpr milliseconds kBackoffMax(500);
+constexpr milliseconds kBackoffMin(1);
+constexpr milliseconds kBackoffMax(250);
 constexpr int kRedirectsInARowMax = 8;
 constexpr milliseconds kSlotsAskedAgainAfter(100);
 constexpr size_t kNodesMax = 1024;

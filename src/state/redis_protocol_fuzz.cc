@@ -1,6 +1,7 @@
 // Any bytes, in pieces of any size, with and without a sink: the parser of replies ends with a reply or an error, and a
 // reply is the same however its bytes came.
-#include <cstdlib>
+#include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 #include "state/redis_protocol.h"

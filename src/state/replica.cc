@@ -146,11 +146,11 @@ void Replica::mark_dirty(State& state, uint64_t begin, uint64_t end) {
     state.dirty[chunk] |= pages_within(chunk, begin, end);
 }
 
-void Replica::scan_windows(State& state) {
+void Replica::scan_windows(State& state, uint64_t from, uint64_t to) {
   for (const auto& [at, window] : state.windows) {
-    if (!window.writable) continue;
-    WindowTracker::take_written(at, window.size_bytes,
-                                [&](uint64_t begin, uint64_t end) { mark_dirty(state, begin, end); });
+    if (!window.writable || from >= window.size_bytes) continue;
+    WindowTracker::take_written(at + from, std::min(to, window.size_bytes) - from,
+                                [&](uint64_t begin, uint64_t end) { mark_dirty(state, from + begin, from + end); });
   }
 }
 
@@ -584,13 +584,13 @@ Result<Version> Replica::pull(Deadline deadline) {
     Bytes bytes;
     for (size_t i = 0; i < present.size(); ++i) {
       const uint64_t chunk = present[i], base = chunk * kChunkBytes;
-      uint64_t wanted = changed[i], dirty = 0;
-      {
+      const auto dirty_now = [&] {
         auto state = state_.lock();
-        scan_windows(*state);
-        if (merging.op == MergeOp::kOverwrite) wanted &= ~state->dirty[chunk];
-        dirty = state->dirty[chunk];
-      }
+        scan_windows(*state, base, base + kChunkBytes);
+        return state->dirty[chunk];
+      };
+      const bool merges = merging.op != MergeOp::kOverwrite;
+      uint64_t wanted = changed[i] & (merges ? ~uint64_t{0} : ~dirty_now());
       if (wanted == 0) continue;
       const uint64_t first = base + static_cast<uint64_t>(std::countr_zero(wanted)) * kPageBytes;
       const uint64_t last = base + (64 - static_cast<uint64_t>(std::countl_zero(wanted))) * kPageBytes;
@@ -601,14 +601,22 @@ Result<Version> Replica::pull(Deadline deadline) {
         TRY((*pinned)->read(first, std::span(bytes).first(count), deadline));
         fetched_bytes_.fetch_add(count, std::memory_order_relaxed);
       }
-      std::vector<uint64_t> pages(chunk + 1, 0);
-      pages[chunk] = wanted;
+      // A page that this host itself pushed may be among those that changed, and guests may write to it right now. As
+      // long as they have not, it is what was fetched, and is left alone; when they have, it is dirty.
+      const uint64_t file_end = std::min(last, page_up(size_bytes()));
+      if (first >= file_end) continue;
+      ASSIGN_OR_RETURN(const Bytes here, read_file(file_.get(), first, file_end - first));
+      for (uint64_t at = 0; at < here.size(); at += kPageBytes)
+        if (std::memcmp(here.data() + at, bytes.data() + at, kPageBytes) == 0 && !merges)
+          wanted &= ~pages_within(chunk, first + at, first + at + kPageBytes);
+      const uint64_t dirty = dirty_now();
+      if (!merges) wanted &= ~dirty;
       Result<void> written;
-      each_run(pages, [&](uint64_t begin, uint64_t end) {
-        const uint64_t file_end = page_up(size_bytes());
-        if (begin >= file_end || !written) return;
-        const auto run = std::span(bytes).subspan(begin - first, std::min(end, file_end) - begin);
-        if (merging.op != MergeOp::kOverwrite && (dirty & pages_within(chunk, begin, end)))
+      each_run({&wanted, 1}, [&](uint64_t from, uint64_t to) {
+        const uint64_t begin = base + from, end = std::min(base + to, file_end);
+        if (begin >= end || !written) return;
+        const auto run = std::span(bytes).subspan(begin - first, end - begin);
+        if (merges && (dirty & pages_within(chunk, begin, end)))
           written = merge_run(begin, run.first(std::min(end, size_bytes()) - begin), merging);
         else
           written = write_content(begin, run);

@@ -148,7 +148,8 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   Result<void> make_file(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
-  static void scan_windows(State& state);
+  // Of the bytes [from, to), whole pages.
+  static void scan_windows(State& state, uint64_t from = 0, uint64_t to = UINT64_MAX);
   Result<void> fetch_chunk(uint64_t chunk, Deadline deadline);
   static Result<void> write_file(int file, uint64_t offset, ByteSpan bytes);
   Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;

@@ -299,7 +299,7 @@ TEST_F(ReplicaTest, WritesDuringPushesAreLostByNone) {
       }
     });
   }
-  for (int i = 0; i < 200; ++i) ASSERT_TRUE(replica->push({}, soon()));
+  for (int i = 0; i < 60; ++i) ASSERT_TRUE(replica->push({}, soon()));
   stop = true;
   for (auto& writer : writers) writer.join();
   ASSERT_TRUE(replica->push({}, soon()));

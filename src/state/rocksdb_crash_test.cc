@@ -208,9 +208,9 @@ TEST(RocksDbCrash, AcknowledgedPushesSurviveALossOfPower) {
   std::mt19937_64 random(seed_from_environment());
   const TemporaryDirectory directory;
   const auto fs = std::make_shared<FaultFs>();
-  const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(fs);
+  FaultEnv env(fs);
   RocksDbOptions options = kBusy;
-  options.env = env.get();
+  options.env = &env;
   std::array<uint64_t, kPushers> acknowledged{};
   for (int round = 0; round < 2 * rounds_from_environment() && !testing::Test::HasFailure(); ++round) {
     SCOPED_TRACE("round " + std::to_string(round));

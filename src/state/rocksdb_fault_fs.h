@@ -4,6 +4,7 @@
 
 #include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
+#include <rocksdb/system_clock.h>
 
 #include <atomic>
 #include <cstdint>
@@ -156,6 +157,24 @@ class FaultFs::Directory final : public rocksdb::FSDirectoryWrapper {
 
  private:
   FaultFs& fs_;
+};
+
+// RocksDB on that file system. Where it would wait, as for a second after an error, it waits a thousandth of that.
+class FaultEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit FaultEnv(const std::shared_ptr<FaultFs>& fs) : EnvWrapper(rocksdb::Env::Default()) {
+    file_system_ = fs;
+    system_clock_ = std::make_shared<ShortWaits>();
+  }
+  const char* Name() const override { return "FaultEnv"; }
+
+ private:
+  class ShortWaits final : public rocksdb::SystemClockWrapper {
+   public:
+    ShortWaits() : SystemClockWrapper(rocksdb::SystemClock::Default()) {}
+    const char* Name() const override { return "ShortWaits"; }
+    void SleepForMicroseconds(int us) override { SystemClockWrapper::SleepForMicroseconds(us / 1000); }
+  };
 };
 
 inline rocksdb::IOStatus FaultFs::open(const std::string& name, IOStatus status,

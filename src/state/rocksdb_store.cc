@@ -36,25 +36,29 @@ class CountersMerge final : public rocksdb::AssociativeMergeOperator {
   }
 };
 
-// RocksDB's own recovery looks for room every few seconds and, once it has begun, lets nobody else try. Here the next
-// write tries, also after an error of a compaction, which would not stop writes by itself, but all compactions.
+// RocksDB's own recovery looks for room every few seconds and, once it has begun, lets nobody else try. Here the writes
+// that come try. An error of a compaction does not stop writes, only compactions.
 class ErrorListener final : public rocksdb::EventListener {
  public:
-  explicit ErrorListener(std::atomic<bool>& broken) : broken_(broken) {}
-  void OnBackgroundError(rocksdb::BackgroundErrorReason, Status*) override { broken_ = true; }
+  ErrorListener(std::atomic<bool>& broken, std::atomic<bool>& compactions_stopped)
+      : broken_(broken), compactions_stopped_(compactions_stopped) {}
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, Status*) override {
+    (reason == rocksdb::BackgroundErrorReason::kCompaction ? compactions_stopped_ : broken_) = true;
+  }
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, Status, bool* automatically) override {
     *automatically = false;
   }
 
  private:
   std::atomic<bool>& broken_;
+  std::atomic<bool>& compactions_stopped_;
 };
 
-rocksdb::Options options_of(const RocksDbOptions& options, std::atomic<bool>& broken) {
+rocksdb::Options options_of(const RocksDbOptions& options, std::shared_ptr<rocksdb::EventListener> listener) {
   rocksdb::Options out;
   if (options.env) out.env = options.env;
   out.create_if_missing = true;
-  out.listeners.push_back(std::make_shared<ErrorListener>(broken));
+  out.listeners.push_back(std::move(listener));
   out.max_bgerror_resume_count = 0;
   out.merge_operator = std::make_shared<CountersMerge>();
   rocksdb::BlockBasedTableOptions table;
@@ -67,7 +71,9 @@ rocksdb::Options options_of(const RocksDbOptions& options, std::atomic<bool>& br
   // State is written more often than it lies still: only what has sunk to the bottom is worth compressing.
   out.compression = rocksdb::kNoCompression;
   out.bottommost_compression = rocksdb::kLZ4Compression;
-  out.write_buffer_size = options.write_buffer_bytes;
+  // flush_when_large() comes first; logs are made as long as what it lets grow.
+  out.write_buffer_size = options.write_buffer_bytes + (256 << 20);
+  out.max_total_wal_size = options.write_buffer_bytes;
   out.max_write_buffer_number = 3;
   out.max_background_jobs = 2;
   out.max_open_files = 512;
@@ -78,6 +84,7 @@ rocksdb::Options options_of(const RocksDbOptions& options, std::atomic<bool>& br
   return out;
 }
 
+constexpr std::chrono::seconds kCompactionsResumeInterval(5);
 constexpr size_t kDropOneByOneMax = 256;
 
 }  // namespace
@@ -101,9 +108,11 @@ Result<std::shared_ptr<RocksDbStore>> RocksDbStore::open(const std::filesystem::
   if (error)
     return fail(error == std::errc::no_space_on_device ? ErrorCode::kResourceExhausted : ErrorCode::kUnavailable,
                 "make the directory " + directory.string() + ": " + error.message());
-  std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options.resume_interval));
+  std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options));
   rocksdb::DB* db = nullptr;
-  if (const Status status = rocksdb::DB::Open(options_of(options, store->broken_), store->path_, &db); !status.ok())
+  auto listener = std::make_shared<ErrorListener>(store->broken_, store->compactions_stopped_);
+  if (const Status status = rocksdb::DB::Open(options_of(options, std::move(listener)), store->path_, &db);
+      !status.ok())
     return std::unexpected(store->error_of(status));
   store->db_.reset(db);
   TRY(store->check_format());
@@ -118,7 +127,10 @@ RocksDbStore::~RocksDbStore() {
 Result<void> RocksDbStore::check_format() {
   const std::string key = rocksdb_records::format_key();
   ASSIGN_OR_RETURN(const auto there, get(key));
-  if (there == rocksdb_records::kFormatVersion) return {};
+  if (there == rocksdb_records::kFormatVersion) {
+    if (const Status status = keep_memory_filled(); !status.ok()) return std::unexpected(error_of(status));
+    return {};
+  }
   if (there)
     return fail(ErrorCode::kFailedPrecondition, path_ + " is in the format \"" + *there + "\", this program reads \"" +
                                                     std::string(rocksdb_records::kFormatVersion) + "\"");
@@ -180,9 +192,48 @@ Result<void> RocksDbStore::write(rocksdb::WriteBatch& batch, Durable durable) {
       status = db_->Write(options, &batch);
       if (!status.ok()) broken_ = true;
     }
-    if (status.ok()) return {};
+    if (status.ok()) {
+      flush_when_large();
+      if (compactions_stopped_) resume_compactions();
+      return {};
+    }
     if (again) return std::unexpected(error_of(status));
   }
+}
+
+Status RocksDbStore::keep_memory_filled() {
+  rocksdb::WriteOptions memory_only;
+  memory_only.disableWAL = true;
+  return db_->Put(memory_only, rocksdb_records::format_key(),
+                  Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
+}
+
+bool RocksDbStore::is_large() const {
+  uint64_t bytes = 0;
+  return db_->GetIntProperty(rocksdb::DB::Properties::kCurSizeActiveMemTable, &bytes) && bytes >= write_buffer_bytes_;
+}
+
+void RocksDbStore::flush_when_large() {
+  if (!is_large()) return;
+  std::unique_lock alone(writing_);
+  if (broken_ || !is_large()) return;
+  rocksdb::FlushOptions options;
+  options.wait = false;
+  options.allow_write_stall = true;
+  Status status = db_->Flush(options);
+  if (status.ok()) status = keep_memory_filled();
+  if (!status.ok()) broken_ = true;
+}
+
+void RocksDbStore::resume_compactions() {
+  std::unique_lock alone(writing_, std::try_to_lock);
+  const auto now = Clock::now();
+  if (!alone || broken_ || now < resumed_last_ + kCompactionsResumeInterval) return;
+  resumed_last_ = now;
+  compactions_stopped_ = false;
+  Status status = db_->Resume();
+  if (status.ok()) status = keep_memory_filled();  // it may have flushed
+  if (!status.ok()) broken_ = true;
 }
 
 Result<void> RocksDbStore::resume() {
@@ -193,15 +244,9 @@ Result<void> RocksDbStore::resume() {
     return fail(ErrorCode::kResourceExhausted, path_ + ": a write failed a moment ago, most likely for want of room");
   resumed_last_ = now;
   broken_ = false;
+  compactions_stopped_ = false;
   Status status = db_->Resume();
-  // Something in memory, so that the flush happens and begins another log: the next record must not be written behind
-  // half a one, where a reader of the log would not find it.
-  rocksdb::WriteOptions memory_only;
-  memory_only.disableWAL = true;
-  if (status.ok())
-    status = db_->Put(memory_only, rocksdb_records::format_key(),
-                      Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
-  if (status.ok()) status = db_->Flush(rocksdb::FlushOptions());
+  if (status.ok()) status = keep_memory_filled();
   if (!status.ok()) {
     broken_ = true;
     return std::unexpected(error_of(status));

@@ -53,20 +53,32 @@ class RocksDbStore {
   const std::string& path() const { return path_; }
 
  private:
-  RocksDbStore(std::string path, std::chrono::milliseconds resume_interval)
-      : path_(std::move(path)), resume_interval_(resume_interval) {}
+  RocksDbStore(std::string path, const RocksDbOptions& options)
+      : path_(std::move(path)),
+        resume_interval_(options.resume_interval),
+        write_buffer_bytes_(options.write_buffer_bytes) {}
   Error error_of(const rocksdb::Status& status) const;
   Result<void> check_format();
-  // After a write that failed: makes the database write again, into a new log, since the old one may end in half a
-  // record.
+
+  // A log that an append to it failed takes no more, and RocksDB's Resume() begins another only where it has something
+  // in memory to flush. So its memory is never left empty: after opening, after each flush (which therefore is begun
+  // here and not by RocksDB) and after each resumption, a record is put there that is in the database anyway.
+  rocksdb::Status keep_memory_filled();
+  bool is_large() const;
+  void flush_when_large();
+  void resume_compactions();
+  // After a write that failed: makes the database write again.
   Result<void> resume();
 
   const std::string path_;
   const std::chrono::milliseconds resume_interval_;
-  std::atomic<bool> broken_ = false;  // a write or work behind it failed, and resume() has not succeeded since
-  std::unique_ptr<rocksdb::DB> db_;   // its listener has broken_
-  std::shared_mutex writing_;         // shared by writers; resume() has it alone
-  Clock::time_point resumed_last_;    // under writing_, alone
+  const uint64_t write_buffer_bytes_;
+  // Set by the database's listener, too, so they outlive it.
+  std::atomic<bool> broken_ = false;  // a write or a flush failed, and resume() has not succeeded since
+  std::atomic<bool> compactions_stopped_ = false;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::shared_mutex writing_;       // shared by writers; resume() has it alone
+  Clock::time_point resumed_last_;  // under writing_, alone
 };
 
 }  // namespace spore::state

@@ -144,13 +144,13 @@ TEST(RocksDbTier, LeasesCountOnTheBootClockAndOnTheWallClockAfterAnotherBoot) {
 
 struct FullDisk {
   explicit FullDisk(uint64_t write_buffer_bytes = 32 << 20) {
-    options.env = env.get();
+    options.env = &env;
     options.resume_interval = milliseconds(0);
     options.write_buffer_bytes = write_buffer_bytes;
   }
   TemporaryDirectory directory;
   std::shared_ptr<FaultFs> fs = std::make_shared<FaultFs>();
-  std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(fs);
+  FaultEnv env{fs};
   RocksDbOptions options;
 };
 
@@ -159,6 +159,8 @@ void check_full_disk(bool at_sync, int64_t room, uint64_t write_buffer_bytes) {
   SCOPED_TRACE("room for " + std::to_string(room) + (at_sync ? ", missed at the sync" : ""));
   FullDisk disk(write_buffer_bytes);
   std::unique_ptr<RocksDbTier> tier = open(disk.directory.path(), disk.options);
+  tier.reset();  // opened again, RocksDB has nothing in memory
+  tier = open(disk.directory.path(), disk.options);
   disk.fs->set_room(room);
   disk.fs->set_room_is_missed_at_sync(at_sync);
   std::string model;
@@ -262,7 +264,7 @@ TEST(RocksDbTier, APushInPartsThatFailsLeavesNothing) {
   tier.reset();
   rocksdb::DB* db = nullptr;
   rocksdb::Options options;
-  options.env = disk.env.get();
+  options.env = &disk.env;
   ASSERT_TRUE(rocksdb::DB::OpenForReadOnly(options, disk.directory.path().string(), &db).ok());
   uint64_t pages = 0, stagings = 0;
   {
@@ -281,7 +283,7 @@ TEST(RocksDbTier, ADeadlineEndsAPushInParts) {
   const TemporaryDirectory directory;
   const auto tier = open(directory.path(), {.push_batch_bytes = 64 << 10});
   ASSERT_TRUE(tier->push(kValue, {.size_bytes = 0}, soon()));
-  const Bytes bytes = noise(200 << 20, 6);
+  const Bytes bytes(200 << 20, 6);
   // Time enough to begin, and not to write 200 MiB.
   EXPECT_FAILS(tier->push(kValue, {.append = ByteSpan(bytes)}, Clock::now() + milliseconds(30)),
                ErrorCode::kDeadlineExceeded);

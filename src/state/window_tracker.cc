@@ -57,12 +57,15 @@ WindowTracker::~WindowTracker() {
 }
 
 Result<void> WindowTracker::watch(uint8_t* at, uint64_t size_bytes, WindowKind kind, std::weak_ptr<Owner> owner) {
-  if (!kind.writable && !kind.may_miss) return {};
   const auto begin = reinterpret_cast<uint64_t>(at);
   {
     auto windows = windows_.lock();
+    if (windows->size() >= kWindowsOfProcessMax)
+      return fail(ErrorCode::kResourceExhausted,
+                  "this host has " + std::to_string(kWindowsOfProcessMax) + " windows on state, the most it may have");
     CHECK(windows->emplace(begin, Window{size_bytes, std::move(owner)}).second, begin);
   }
+  if (!kind.writable && !kind.may_miss) return {};
   const auto failed = [&](std::string_view what) {
     auto error = fail_errno(what);
     windows_.lock()->erase(begin);

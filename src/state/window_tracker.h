@@ -22,6 +22,10 @@
 
 namespace spore::state {
 
+// The kernel bounds the mappings of a process (vm.max_map_count), and what a host cannot map any more it cannot run
+// either: windows get a part of them, two mappings each, which pools of slots leave free (worker/pool.cc).
+constexpr size_t kWindowsOfProcessMax = 4'096;
+
 class WindowTracker {
  public:
   // Whose file a window shows.
@@ -45,7 +49,8 @@ class WindowTracker {
     bool writable = false;
     bool may_miss = false;  // the file has holes that are to be filled; else they are zeros
   };
-  // `at`: the file, mapped shared from its beginning; whole pages. Any thread.
+  // `at`: the file, mapped shared from its beginning; whole pages. kResourceExhausted: there are kWindowsOfProcessMax.
+  // Any thread.
   Result<void> watch(uint8_t* at, uint64_t size_bytes, WindowKind kind, std::weak_ptr<Owner> owner);
   // Before it is unmapped.
   void forget(uint8_t* at);

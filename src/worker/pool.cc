@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/fd.h"
 #include "host/imports.h"
+#include "state/window_tracker.h"
 #include "wasm/abi.h"
 
 namespace spore::worker {
@@ -25,7 +26,7 @@ constexpr auto kHousekeeping = std::chrono::seconds(1);
 constexpr int kSlotAttemptsMax = 20;
 constexpr auto kSlotWait = std::chrono::milliseconds(5);
 // What the process maps besides slots, and what a slot takes: image, growth, and the guards between.
-constexpr uint64_t kOtherMappings = 2'000;
+constexpr uint64_t kOtherMappings = 2'000 + 2 * state::kWindowsOfProcessMax;
 constexpr uint64_t kMappingsPerSlot = 4;
 
 std::optional<uint64_t> number_in(const char* path, std::string_view behind = "") {
@@ -204,6 +205,8 @@ std::unique_ptr<FaasletPool::Instance> FaasletPool::take(const functions::Loaded
     auto state = state_.lock();
     const auto found = state->shelves.find(function.proto.get());
     if (found == state->shelves.end() || found->second->list.empty()) return nullptr;
+    // They keep windows on state of the tenant whose calls they ran.
+    CHECK(found->second->tenant->name == function.id.tenant, function.id.text());
     auto& list = found->second->list;
     Instance* wanted = &list.front();
     size_t looks = kOwnSeatLooks;
@@ -284,6 +287,11 @@ void FaasletPool::drop_unused() {
     while (!shelf->list.empty()) dropped.push_back(unlink(*state, shelf->list.front()));
   }
   state.lock().unlock();
+}
+
+void FaasletPool::drop_windows() {
+  auto state = state_.lock();
+  for (Instance& idle : state->resident) idle.faaslet_->unmap_windows();
 }
 
 Result<std::shared_ptr<const Program>> FaasletPool::program_of(

@@ -118,6 +118,8 @@ class FaasletPool {
 
   // Drops idle Faaslets of images that nobody else holds any more: of functions that were removed or replaced.
   void drop_unused();
+  // Unmaps the windows of idle Faaslets.
+  void drop_windows();
   PoolStats stats() const;
 
  private:

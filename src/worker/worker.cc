@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "host/run.h"
+#include "host/state_access.h"
 
 namespace spore::worker {
 
@@ -385,6 +386,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.output_streamed = state.output_streamed;
   result.log = std::move(state.log);
   result.log_truncated = state.log_truncated;
+  if (state.locks_taken)
+    state.state_services->locks->release_all(state.call_key, ended.kind != host::CallResult::Kind::kExited);
   state.close_all();
   return result;
 }

@@ -113,6 +113,8 @@ class Worker {
 
   // Drops idle Faaslets of functions that were removed or replaced.
   void forget_unused() { pool_.drop_unused(); }
+  // Idle Faaslets unmap what they keep of state, so that replicas nobody uses can go.
+  void drop_windows() { pool_.drop_windows(); }
 
   // From now on calls are refused with kDraining; those that wait or run go on.
   void drain();

@@ -13,7 +13,7 @@ using Kind = CallResult::Kind;
 
 struct StateHost {
   explicit StateHost(state::GlobalTier& global, state::LocalTierOptions options = {})
-      : tracker(*state::WindowTracker::start(2)), tier(global, tracker.get(), options) {}
+      : tracker(*state::WindowTracker::start(2)), tier(global, tracker.get(), options), locks(global, {}) {}
   GuestRun run(std::vector<std::string> arguments, const std::string& tenant = "t",
                std::function<void(std::function<void()>)> meanwhile = {}) {
     CallSetup setup;
@@ -25,7 +25,8 @@ struct StateHost {
   std::unique_ptr<state::WindowTracker> tracker;
   state::LocalTier tier;
   state::BlockingPool pool{{.threads = 2}};
-  StateServices services{.tier = &tier, .pool = &pool};
+  state::LockService locks;
+  StateServices services{.tier = &tier, .pool = &pool, .locks = &locks};
   int calls = 0;
 };
 
@@ -104,6 +105,8 @@ TEST_F(GuestState, ASpinOnAFlagEndsWhenAnotherWritesIt) {
   });
   EXPECT_EQ(run.result.exit_code, 17) << run.summary();
 }
+
+TEST_F(GuestState, LocksExcludeAndAreGivenBack) { expect_ok(a_.run({"locks"})); }
 
 TEST_F(GuestState, IsNotOfferedWhereThereIsNone) {
   EXPECT_EQ(run_guest("state", {"get", "key"}).result.exit_code, kENOTSUP);

@@ -148,6 +148,45 @@ static int lists(void) {
   return 0;
 }
 
+static int locks(void) {
+  CHECK(spore_state_unlock("l", 1, SPORE_LOCK_WRITE) == -ENOENT);
+  for (uint32_t scope = 0; scope <= SPORE_LOCK_GLOBAL; scope += SPORE_LOCK_GLOBAL) {
+    CHECK(spore_state_lock("l", 1, SPORE_LOCK_WRITE | scope, 1000) == 0);
+    CHECK(spore_state_lock("l", 1, SPORE_LOCK_WRITE | scope, 1000) == -EDEADLK);
+    CHECK(spore_state_lock("l", 1, scope, 1000) == -EDEADLK);
+    CHECK(spore_state_unlock("l", 1, SPORE_LOCK_WRITE | scope) == 0);
+    CHECK(spore_state_unlock("l", 1, SPORE_LOCK_WRITE | scope) == -ENOENT);
+    CHECK(spore_state_lock("l", 1, scope, 1000) == 0);
+    CHECK(spore_state_lock("l", 1, scope, 1000) == 0);
+    CHECK(spore_state_unlock("l", 1, scope) == 0);
+    CHECK(spore_state_unlock("l", 1, scope) == 0);
+  }
+  CHECK(spore_state_lock("l", 1, 4, 0) == -EINVAL);
+  CHECK(spore_state_lock("", 0, 0, 0) == -EINVAL);
+  return 0;
+}
+
+// Adds one to a number, and publishes it: alone on all hosts, or not.
+static int bump(const char* key, int alone) {
+  const uint32_t bytes = length(key);
+  if (alone) {
+    const int64_t locked = spore_state_lock(key, bytes, SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 30000);
+    CHECK(locked == 0);
+    const int64_t pulled = spore_state_pull(key, bytes, 0, 0);
+    CHECK(pulled == 0 || pulled == -ENOENT);
+  }
+  int error;
+  volatile int64_t* number = spore_state_map(key, 8, 0, &error);
+  if (!number) return error;
+  const int64_t value = *number + 1;
+  *number = value;
+  const int64_t pushed = spore_state_push(key, bytes, 0, 0);
+  if (pushed < 0) return (int)-pushed;
+  if (alone) CHECK(spore_state_unlock(key, bytes, SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL) == 0);
+  printf("%lld", (long long)value);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   const char* command = argc > 1 ? argv[1] : "";
   if (!strcmp(command, "bad")) return bad_arguments();
@@ -157,6 +196,17 @@ int main(int argc, char** argv) {
   if (!strcmp(command, "grow")) return grow();
   if (!strcmp(command, "spin")) return spin();
   if (!strcmp(command, "lists")) return lists();
+  if (!strcmp(command, "locks")) return locks();
+  if (!strcmp(command, "bump")) return bump(argv[2], 0);
+  if (!strcmp(command, "bump-alone")) return bump(argv[2], 1);
+  if (!strcmp(command, "lock")) {  // KEY: and ends with it
+    printf("%lld", (long long)spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000));
+    return 0;
+  }
+  if (!strcmp(command, "die")) {  // KEY: with its lock held
+    CHECK(spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) >= 0);
+    __builtin_trap();
+  }
   if (!strcmp(command, "put")) {  // KEY TEXT
     const uint32_t size = length(argv[3]);
     void* bytes = spore_state_map(argv[2], size, 0, 0);

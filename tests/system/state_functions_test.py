@@ -1,0 +1,206 @@
+"""State as functions use it: from call to call, from host to host, through restarts, kills and stores that stop."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from host import DEADLINE_S, SANITIZED, Background, Host, SystemTest
+
+GUEST = os.environ.get("SPORE_STATE_GUEST", "")  # tests/guest/guests/state.c
+KILLS = int(os.environ.get("SPORE_STATE_KILLS", "5"))
+ENOENT, ENOMEM, ETIMEDOUT, EHOSTUNREACH = 44, 48, 73, 23
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Redis:
+    def __init__(self, *flags):
+        self.folder = tempfile.mkdtemp(prefix="spore-redis-")
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
+             *flags], stdout=subprocess.DEVNULL)
+        pause = threading.Event()
+        for _ in range(DEADLINE_S * 50):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                if connection.recv(16).startswith(b"+PONG"):
+                    return
+            pause.wait(0.02)
+        raise RuntimeError("redis-server does not start")
+
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def close(self):
+        self.send(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+with open(GUEST, "rb") as file:
+    MODULE = file.read()
+
+
+class StateFunctions(SystemTest):
+    def prepare(self, host, *commands, tenant="t"):
+        """A function for each command; its name is the command with dashes."""
+        for command in commands:
+            name = f"{tenant}/" + "-".join(command)
+            self.assertIn(host.publish(name, MODULE).status, (200, 201))
+            self.assertEqual(host.configure(name, args=list(command)).status, 200)
+
+    def run_command(self, host, *command, tenant="t"):
+        return host.call(f"{tenant}/" + "-".join(command))
+
+    def output(self, host, *command, tenant="t"):
+        answer = self.run_command(host, *command, tenant=tenant)
+        self.assertEqual(answer.status, 200, answer.body)
+        return answer.body.decode()
+
+    def assertExit(self, answer, code):
+        self.assertEqual(answer.status, 500, answer.body)
+        self.assertEqual(answer.json()["exit_code"], code, answer.body)
+
+    def two_hosts(self, *flags):
+        redis = Redis()
+        self.addCleanup(redis.close)
+        return redis, [self.own_host("--state", redis.url(), *flags) for _ in range(2)]
+
+    def test_windows_stay_where_they_are_from_call_to_call(self):
+        self.prepare(self.host, ("count",))
+        first = self.run_command(self.host, "count")
+        second = self.run_command(self.host, "count")
+        self.assertEqual(second.headers["Spore-Start"], "warm")
+        self.assertEqual(first.body.decode().split(" at ")[0], "1")
+        self.assertEqual(second.body.decode().split(" at ")[0], "2")
+        self.assertEqual(first.body.decode().split(" at ")[1], second.body.decode().split(" at ")[1])
+
+    def test_what_is_pushed_survives_a_restart_and_what_is_not_does_not(self):
+        host = self.own_host()
+        self.prepare(host, ("bump", "kept"), ("put", "lost", "x"), ("get", "lost"))
+        self.assertEqual([self.output(host, "bump", "kept") for _ in range(3)], ["1", "2", "3"])
+        self.assertEqual(self.run_command(host, "put", "lost", "x").status, 200)
+        self.assertEqual(self.output(host, "get", "lost"), "x")
+        self.assertEqual(host.terminate(), 0)
+        host.start()
+        self.assertEqual(self.output(host, "bump", "kept"), "4")
+        self.assertExit(self.run_command(host, "get", "lost"), ENOENT)
+        self.assertEqual(host.ask("GET", "/v1/state/t/kept").body, (4).to_bytes(8, "little"))
+
+    def test_kills_lose_no_acknowledged_push(self):
+        host = self.own_host()
+        self.prepare(host, ("bump", "n"))
+        acknowledged = 0
+        for _ in range(KILLS):
+            started = threading.Event()
+
+            def bump():
+                last = acknowledged
+                with contextlib.suppress(OSError):
+                    while True:
+                        answer = self.run_command(host, "bump", "n")
+                        if answer.status != 200:
+                            break
+                        last = int(answer.body)
+                        started.set()
+                return last
+
+            calls = Background(bump)
+            self.assertTrue(started.wait(DEADLINE_S))
+            host.kill()
+            try:
+                acknowledged = max(acknowledged, calls.result())
+            except Exception as error:  # an answer that was cut off acknowledges nothing
+                self.assertIn(type(error).__name__, ("IncompleteRead", "BadStatusLine", "RemoteDisconnected"))
+            host.start()
+            stored = int.from_bytes(host.ask("GET", "/v1/state/t/n").body, "little")
+            self.assertGreaterEqual(stored, acknowledged)
+            acknowledged = stored
+
+    def test_another_host_sees_what_is_pushed_once_it_pulls(self):
+        _, (a, b) = self.two_hosts()
+        for host in (a, b):
+            self.prepare(host, ("put", "k", "first"), ("put", "k", "other"), ("push", "k"), ("pull", "k"), ("get", "k"))
+        self.assertEqual(self.run_command(a, "put", "k", "first").status, 200)
+        self.assertExit(self.run_command(b, "get", "k"), ENOENT)
+        self.assertEqual(self.run_command(a, "push", "k").status, 200)
+        self.assertEqual(self.output(b, "get", "k"), "first")
+        self.assertEqual(self.run_command(a, "put", "k", "other").status, 200)
+        self.assertEqual(self.run_command(a, "push", "k").status, 200)
+        self.assertEqual(self.output(b, "get", "k"), "first")
+        self.assertEqual(self.run_command(b, "pull", "k").status, 200)
+        self.assertEqual(self.output(b, "get", "k"), "other")
+
+    def test_a_global_lock_makes_two_hosts_count_exactly(self):
+        _, hosts = self.two_hosts()
+        for host in hosts:
+            self.prepare(host, ("bump-alone", "n"))
+        rounds = 10
+
+        def many(host):
+            return [int(self.output(host, "bump-alone", "n")) for _ in range(rounds)]
+
+        clients = [Background(many, host) for host in hosts for _ in range(2)]
+        seen = sorted(number for client in clients for number in client.result())
+        self.assertEqual(seen, list(range(1, 4 * rounds + 1)))
+
+    def test_who_dies_with_a_lock_leaves_it_poisoned(self):
+        _, (a, b) = self.two_hosts()
+        for host in (a, b):
+            self.prepare(host, ("die", "k"), ("lock", "k"))
+        self.assertEqual(self.output(b, "lock", "k"), "0")
+        self.assertEqual(self.run_command(a, "die", "k").status, 500)
+        self.assertEqual(self.output(b, "lock", "k"), "1")
+        self.assertEqual(self.output(a, "lock", "k"), "0")
+
+    def test_a_store_that_stops_fails_calls_in_time_and_is_used_again(self):
+        redis, (a, b) = self.two_hosts("--state-timeout", "500")
+        for host in (a, b):
+            self.prepare(host, ("bump", "n"), ("get", "absent"), ("count",))
+        self.assertEqual(self.output(a, "bump", "n"), "1")
+        self.assertTrue(self.output(a, "count").startswith("1 "))
+        redis.send(signal.SIGSTOP)
+        answer = self.run_command(a, "bump", "n")
+        self.assertEqual(answer.status, 500, answer.body)
+        self.assertIn(answer.json()["exit_code"], (ETIMEDOUT, EHOSTUNREACH))
+        self.assertIn(self.run_command(b, "get", "absent").json()["exit_code"], (ETIMEDOUT, EHOSTUNREACH))
+        # What is here needs no store.
+        self.assertTrue(self.output(a, "count").startswith("2 "))
+        redis.send(signal.SIGCONT)
+        self.wait_for(lambda: self.run_command(a, "bump", "n").status == 200)
+        self.assertGreaterEqual(int(self.output(a, "bump", "n")), 3)
+
+    def test_a_tenant_sees_nothing_of_another(self):
+        for tenant in ("one", "two"):
+            self.prepare(self.host, ("bump", "n"), ("get", "n"), tenant=tenant)
+        self.assertEqual(self.output(self.host, "bump", "n", tenant="one"), "1")
+        self.assertExit(self.run_command(self.host, "get", "n", tenant="two"), ENOENT)
+        self.assertEqual(self.output(self.host, "bump", "n", tenant="two"), "1")
+        self.assertEqual(self.output(self.host, "bump", "n", tenant="one"), "2")
+
+    def test_what_a_host_may_hold_is_a_bound(self):
+        host = self.own_host("--state-mib", "1")
+        self.prepare(host, ("windows",), ("grow",), ("count",))
+        self.assertEqual(self.run_command(host, "windows").status, 200)
+        answer = self.run_command(host, "grow")  # 10 MiB
+        self.assertEqual(answer.status, 500)
+        self.assertTrue(self.output(host, "count").startswith("1 "))
+
+
+if __name__ == "__main__":
+    unittest.main()
