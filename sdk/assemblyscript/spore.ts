@@ -67,6 +67,12 @@ declare function state_version(key: usize, key_bytes: u32, version: usize): i64;
 // @ts-ignore
 @external("spore", "state_push_if")
 declare function state_push_if(key: usize, key_bytes: u32, version: usize): i64;
+// @ts-ignore
+@external("spore", "state_lock")
+declare function state_lock(key: usize, key_bytes: u32, flags: u32, timeout_ms: u32): i64;
+// @ts-ignore
+@external("spore", "state_unlock")
+declare function state_unlock(key: usize, key_bytes: u32, flags: u32): i64;
 
 // The whole input of the call.
 export function input(): Uint8Array {
@@ -87,6 +93,7 @@ export function print(text: string): void {
 }
 
 export const EAGAIN: i64 = 6;         // not at the version that was expected
+export const EDEADLK: i64 = 16;       // this call, or one that waits for it, holds the lock
 export const EFBIG: i64 = 22;         // behind the end
 export const EHOSTUNREACH: i64 = 23;  // the store cannot be reached
 export const EINVAL: i64 = 28;
@@ -105,6 +112,10 @@ export class Version {
 
 export enum Merge { Overwrite, Sum, Min, Max }
 export enum Element { I32, I64, F32, F64 }
+
+// Of locks: none of them is for reading, with others that read, among the calls of this host.
+export const LOCK_WRITE: u32 = 1;
+export const LOCK_GLOBAL: u32 = 2;
 
 const READ_ONLY: u32 = 1;
 
@@ -174,6 +185,16 @@ export class State {
   // Publishes if nobody has pushed since that version, else EAGAIN.
   pushIf(version: Version): i64 {
     return state_push_if(this.at, this.length, changetype<usize>(version));
+  }
+
+  // Waits for the lock of this key; there need be no value. It is held until unlock() with the same flags, or the call's
+  // end. 1: the last who held it for writing died with it, and what it guards may be half changed. ETIMEDOUT, EDEADLK.
+  // Pushes made under a global lock that was lost meanwhile are refused: ESTALE.
+  lock(flags: u32, timeout_ms: u32): i64 {
+    return state_lock(this.at, this.length, flags, timeout_ms);
+  }
+  unlock(flags: u32): i64 {
+    return state_unlock(this.at, this.length, flags);
   }
 
   private get at(): usize {

@@ -104,6 +104,44 @@ template <Mergeable T>
 constexpr uint32_t kElementOf =
     std::is_integral_v<T> ? (sizeof(T) == 4 ? SPORE_I32 : SPORE_I64) : (sizeof(T) == 4 ? SPORE_F32 : SPORE_F64);
 
+struct LockOptions {
+  bool write = true;    // alone, else with others that read
+  bool global = false;  // among the calls of all hosts, else of this one
+  uint32_t timeout_ms = 10'000;
+};
+
+// A lock that is held: given back when this goes, at the latest when the call ends.
+class StateLock {
+ public:
+  StateLock(StateLock&& other) : key_(std::move(other.key_)), flags_(other.flags_), poisoned_(other.poisoned_) {
+    other.key_.clear();
+  }
+  StateLock& operator=(StateLock&& other) {
+    std::swap(key_, other.key_);
+    std::swap(flags_, other.flags_);
+    std::swap(poisoned_, other.poisoned_);
+    return *this;
+  }
+  ~StateLock() { (void)unlock(); }
+  // The last who held it for writing died with it: what it guards may be half changed.
+  bool poisoned() const { return poisoned_; }
+  // ENOENT: it is not held any more.
+  Status unlock() {
+    if (key_.empty()) return Failed{ENOENT};
+    const int64_t result = spore_state_unlock(key_.data(), static_cast<uint32_t>(key_.size()), flags_);
+    key_.clear();
+    return result < 0 ? Status(Failed{static_cast<int>(-result)}) : Status();
+  }
+
+ private:
+  friend class State;
+  StateLock(std::string key, uint32_t flags, bool poisoned)
+      : key_(std::move(key)), flags_(flags), poisoned_(poisoned) {}
+  std::string key_;  // empty: no longer held
+  uint32_t flags_;
+  bool poisoned_;
+};
+
 // A state value, by its key (1 to 512 bytes of UTF-8). There need be none of that key yet.
 class State {
  public:
@@ -170,6 +208,15 @@ class State {
   template <Mergeable T>
   Status merge(MergeOp op) const {
     return status(spore_state_merge(key_.data(), length(), static_cast<uint32_t>(op), kElementOf<T>));
+  }
+
+  // Waits for the lock of this key; there need be no value. ETIMEDOUT; EDEADLK: this call, or one that waits for it,
+  // holds it. Pushes made under a global lock that was lost meanwhile are refused: ESTALE.
+  Expected<StateLock> lock(LockOptions options = {}) const {
+    const uint32_t flags = (options.write ? SPORE_LOCK_WRITE : 0) | (options.global ? SPORE_LOCK_GLOBAL : 0);
+    const int64_t result = spore_state_lock(key_.data(), length(), flags, options.timeout_ms);
+    if (result < 0) return Failed{static_cast<int>(-result)};
+    return StateLock(key_, flags, result == 1);
   }
 
  private:

@@ -40,6 +40,8 @@ mod raw {
         pub fn state_pull(key: *const u8, key_bytes: u32, offset: u64, size_bytes: u64) -> i64;
         pub fn state_merge(key: *const u8, key_bytes: u32, op: u32, element: u32) -> i64;
         pub fn state_version(key: *const u8, key_bytes: u32, version: *mut super::Version) -> i64;
+        pub fn state_lock(key: *const u8, key_bytes: u32, flags: u32, timeout_ms: u32) -> i64;
+        pub fn state_unlock(key: *const u8, key_bytes: u32, flags: u32) -> i64;
         pub fn state_push_if(key: *const u8, key_bytes: u32, version: *const super::Version) -> i64;
     }
 }
@@ -68,6 +70,7 @@ pub struct Error(pub i32);
 
 impl Error {
     pub const AGAIN: Error = Error(6); // not at the version that was expected
+    pub const DEADLOCK: Error = Error(16); // this call, or one that waits for it, holds the lock
     pub const FILE_TOO_BIG: Error = Error(22); // behind the end
     pub const HOST_UNREACHABLE: Error = Error(23); // the store cannot be reached
     pub const INVALID: Error = Error(28);
@@ -83,6 +86,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {
             Error::AGAIN => "AGAIN",
+            Error::DEADLOCK => "DEADLOCK",
             Error::FILE_TOO_BIG => "FILE_TOO_BIG",
             Error::HOST_UNREACHABLE => "HOST_UNREACHABLE",
             Error::INVALID => "INVALID",
@@ -138,6 +142,35 @@ pub enum Element {
     I64,
     F32,
     F64,
+}
+
+/// What a lock excludes: others that write, or all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Read,
+    Write,
+}
+
+/// Among which calls a lock excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Host,
+    Global,
+}
+
+/// A lock that is held: given back when this is dropped, at the latest when the call ends.
+#[derive(Debug)]
+pub struct Lock {
+    state: State,
+    flags: u32,
+    /// The last who held it for writing died with it: what it guards may be half changed.
+    pub poisoned: bool,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        unsafe { raw::state_unlock(self.state.at(), self.state.length(), self.flags) };
+    }
 }
 
 /// A value in memory, until the call ends or it is unmapped. Others may change the bytes at any time, so they are read and
@@ -274,6 +307,14 @@ impl State {
     /// Publishes if nobody has pushed since that version, else AGAIN.
     pub fn push_if(&self, version: Version) -> Result<()> {
         checked(unsafe { raw::state_push_if(self.at(), self.length(), &version) }).map(drop)
+    }
+
+    /// Waits for the lock of this key; there need be no value. TIMED_OUT; DEADLOCK. Pushes made under a global lock that was
+    /// lost meanwhile are refused: STALE.
+    pub fn lock(&self, mode: Mode, scope: Scope, timeout_ms: u32) -> Result<Lock> {
+        let flags = (mode == Mode::Write) as u32 | ((scope == Scope::Global) as u32) << 1;
+        let locked = checked(unsafe { raw::state_lock(self.at(), self.length(), flags, timeout_ms) })?;
+        Ok(Lock { state: self.clone(), flags, poisoned: locked == 1 })
     }
 
     fn at(&self) -> *const u8 {

@@ -52,6 +52,16 @@ TEST_F(Objects, StateIsOneValue) {
   EXPECT_EQ(error(b_, {"value", "v", "pull"}), kENOENT);
 }
 
+TEST_F(Objects, LocksAreGivenBackOrPoisoned) {
+  for (const std::string scope : {"host", "global"}) {
+    const std::string write = "lock=write," + scope, read = "lock=read," + scope;
+    EXPECT_EQ(say(a_, {"value", "v", write, write, read}), "locked\nlocked\nlocked\n");
+    EXPECT_EQ(say(a_, {"value", "v", read, write}), "locked\nlocked\n");
+    EXPECT_EQ(error(a_, {"value", "v", "die=write," + scope}), -1);
+    EXPECT_EQ(say(scope == "host" ? a_ : b_, {"value", "v", write, write}), "poisoned\nlocked\n");
+  }
+}
+
 TEST_F(Objects, CountersOfTwoHostsAddUp) {
   EXPECT_EQ(say(a_, {"counter", "c", "add=5", "print"}), "5\n");
   EXPECT_EQ(say(b_, {"counter", "c", "add=7", "push", "print"}), "7\n");

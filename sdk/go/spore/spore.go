@@ -75,6 +75,12 @@ func stateVersion(key unsafe.Pointer, keyBytes uint32, version unsafe.Pointer) i
 //go:wasmimport spore state_push_if
 func statePushIf(key unsafe.Pointer, keyBytes uint32, version unsafe.Pointer) int64
 
+//go:wasmimport spore state_lock
+func stateLock(key unsafe.Pointer, keyBytes uint32, flags uint32, timeoutMs uint32) int64
+
+//go:wasmimport spore state_unlock
+func stateUnlock(key unsafe.Pointer, keyBytes uint32, flags uint32) int64
+
 // Input is the whole input of the call.
 func Input() []byte {
 	to := make([]byte, inputSize())
@@ -116,6 +122,14 @@ const (
 	Int64
 	Float32
 	Float64
+)
+
+// LockFlags say what a lock excludes: none is for reading, with others that read, among the calls of this host.
+type LockFlags uint32
+
+const (
+	ForWriting LockFlags = 1 << iota // alone
+	Global                           // among the calls of all hosts
 )
 
 const readOnly = 1
@@ -257,6 +271,22 @@ func (s State) Version() (Version, error) {
 func (s State) PushIf(version Version) error {
 	key, keyBytes := s.raw()
 	return failed(statePushIf(key, keyBytes, unsafe.Pointer(&version)))
+}
+
+// Lock waits for the lock of this key; there need be no value. It is held until Unlock with the same flags, or the call's
+// end. Poisoned: the last who held it for writing died with it, and what it guards may be half changed. ETIMEDOUT;
+// EDEADLK: this call, or one that waits for it, holds it. Pushes made under a global lock that was lost meanwhile are
+// refused: ESTALE.
+func (s State) Lock(flags LockFlags, timeoutMs uint32) (poisoned bool, err error) {
+	key, keyBytes := s.raw()
+	locked, err := checked(stateLock(key, keyBytes, uint32(flags), timeoutMs))
+	return locked == 1, err
+}
+
+// Unlock gives the lock back; ENOENT where it is not held.
+func (s State) Unlock(flags LockFlags) error {
+	key, keyBytes := s.raw()
+	return failed(stateUnlock(key, keyBytes, uint32(flags)))
 }
 
 // Keys are the tenant's that begin with the prefix, sorted.

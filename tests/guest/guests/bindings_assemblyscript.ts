@@ -1,7 +1,8 @@
 // The AssemblyScript binding: every call of it, in the three steps of bindings_test.cc. The first word of the input says
 // which; the exit code is the line that does not hold.
 import {
-  input, write, print, keys, State, Version, Merge, Element, EAGAIN, EFBIG, EINVAL, ENOENT,
+  input, write, print, keys, State, Version, Merge, Element, LOCK_WRITE, LOCK_GLOBAL,
+  EAGAIN, EDEADLK, EFBIG, EINVAL, ENOENT,
 } from "../../../sdk/assemblyscript/spore";
 
 let failed: i32 = 0;
@@ -57,6 +58,10 @@ function first(): void {
   check(20, gone.map(10) > 0 && gone.push() == 0 && gone.remove() == 0 && gone.pull() == -ENOENT);
   const names: string[] = [];
   check(21, keys("as/", names) == 0 && names.join(" ") == "as/log as/sized as/sum as/value");
+  for (let scope: u32 = 0; scope <= LOCK_GLOBAL; scope += LOCK_GLOBAL) {
+    check(23, value.lock(LOCK_WRITE | scope, 1000) == 0 && value.lock(scope, 1000) == -EDEADLK);
+    check(24, value.unlock(LOCK_WRITE | scope) == 0 && value.unlock(LOCK_WRITE | scope) == -ENOENT);
+  }
   check(22, new State("").size() == -EINVAL);
 }
 

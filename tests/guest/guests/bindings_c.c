@@ -56,6 +56,12 @@ static void first(void) {
   CHECK(!memcmp(names, kNames, sizeof(kNames)));
   CHECK(spore_state_list(KEY("c/"), KEY("c/sum"), names, sizeof(names)) == 8);
   CHECK(spore_state_list(KEY("c/"), KEY("c/value"), names, sizeof(names)) == 0);
+  for (uint32_t scope = 0; scope <= SPORE_LOCK_GLOBAL; scope += SPORE_LOCK_GLOBAL) {
+    CHECK(spore_state_lock(KEY(kValue), SPORE_LOCK_WRITE | scope, 1000) == 0);
+    CHECK(spore_state_lock(KEY(kValue), scope, 1000) == -EDEADLK);
+    CHECK(spore_state_unlock(KEY(kValue), SPORE_LOCK_WRITE | scope) == 0);
+    CHECK(spore_state_unlock(KEY(kValue), SPORE_LOCK_WRITE | scope) == -ENOENT);
+  }
   CHECK(spore_state_size(KEY("")) == -EINVAL);
 }
 

@@ -2,7 +2,7 @@
 #[path = "../../../sdk/rust/spore.rs"]
 mod spore;
 
-use spore::{Element, Error, Merge, State};
+use spore::{Element, Error, Merge, Mode, Scope, State};
 
 fn check(what: &str, holds: bool) {
     if !holds {
@@ -61,6 +61,14 @@ fn first() {
     gone.delete().unwrap();
     check!(gone.pull() == Err(Error::NO_ENTRY));
     check!(spore::keys("rust/") == Ok(["log", "sized", "sum", "value"].map(|name| format!("rust/{}", name)).to_vec()));
+    for scope in [Scope::Host, Scope::Global] {
+        let lock = value.lock(Mode::Write, scope, 1000).unwrap();
+        check!(!lock.poisoned);
+        check!(value.lock(Mode::Read, scope, 1000).unwrap_err() == Error::DEADLOCK);
+        drop(lock);
+        let readers = [value.lock(Mode::Read, scope, 1000), value.lock(Mode::Read, scope, 1000)];
+        check!(readers.iter().all(|lock| lock.is_ok()));
+    }
     check!(State::new("").size() == Err(Error::INVALID));
 }
 

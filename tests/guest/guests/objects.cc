@@ -64,6 +64,17 @@ int value(const std::string& key, std::span<char*> texts) {
       version->number -= static_cast<uint64_t>(step.number());
       return state.push_if(*version);
     }
+    if (step.verb == "lock" || step.verb == "die") {  // read|write,host|global
+      auto lock = state.lock({.write = step.first == "write", .global = step.second == "global", .timeout_ms = 1000});
+      if (!lock) return lock.failed();
+      printf("%s\n", lock->poisoned() ? "poisoned" : "locked");
+      if (step.verb == "die") __builtin_trap();
+      // Only one, and only until it goes.
+      auto moved = std::move(*lock);
+      if (const auto again = state.lock({.write = true, .global = step.second == "global"}); again.error() != EDEADLK)
+        return spore::Failed{EDOM};
+      return moved.unlock();
+    }
     if (step.verb == "keys") {
       const auto keys = spore::state_keys(step.first);
       if (!keys) return keys.failed();

@@ -81,6 +81,13 @@ func first() {
 	must(gone.Delete())
 	check("deleted", gone.Pull() == syscall.ENOENT)
 	check("keys", reflect.DeepEqual(as(spore.Keys("go/")), []string{"go/log", "go/sized", "go/sum", "go/value"}))
+	for _, scope := range []spore.LockFlags{0, spore.Global} {
+		check("locked", !as(value.Lock(spore.ForWriting|scope, 1000)))
+		_, err = value.Lock(scope, 1000)
+		check("locked twice", err == syscall.EDEADLK)
+		must(value.Unlock(spore.ForWriting | scope))
+		check("unlocked", value.Unlock(spore.ForWriting|scope) == syscall.ENOENT)
+	}
 	_, err = spore.State("").Size()
 	check("a bad key", err == syscall.EINVAL)
 }
