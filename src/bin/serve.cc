@@ -42,8 +42,10 @@ struct ServeOptions {
   std::string state = "rocksdb";
   uint64_t state_mib_max = 4'096;
   uint64_t state_tenant_mib_max = 2'048;
+  size_t state_values_max = 4'096;
   unsigned state_threads = 8;
   unsigned state_timeout_ms = 10'000;
+  unsigned lock_lease_ms = 10'000;
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
@@ -217,11 +219,13 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
   auto tracker = state::WindowTracker::start(options.seats);
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
-  state::LocalTier local_state(
-      *state, tracker ? tracker->get() : nullptr,
-      {.bytes_max = options.state_mib_max << 20, .bytes_per_tenant_max = options.state_tenant_mib_max << 20});
+  state::LocalTier local_state(*state, tracker ? tracker->get() : nullptr,
+                               {.bytes_max = options.state_mib_max << 20,
+                                .bytes_per_tenant_max = options.state_tenant_mib_max << 20,
+                                .replicas_max = options.state_values_max,
+                                .replicas_per_tenant_max = options.state_values_max / 2});
   state::BlockingPool state_threads({.threads = options.state_threads});
-  state::LockService locks(*state, {});
+  state::LockService locks(*state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
@@ -375,8 +379,13 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--state-mib", options->state_mib_max, "What this host holds of state values at most")
       ->check(CLI::Range(1, 1 << 30));
   add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
+  add("--state-values", options->state_values_max, "How many values it holds; half of them of one tenant")
+      ->check(CLI::Range(2, 1'000'000));
   add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
   add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
+  add("--lock-lease", options->lock_lease_ms,
+      "How long a global lock outlives a host that is gone, in ms; it is renewed at a third")
+      ->check(CLI::Range(100, 3'600'000));
   add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
       ->check(CLI::Range(1, 4096));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")

@@ -1,5 +1,7 @@
 #include "faaslet/builtins.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -171,38 +173,57 @@ HostResult Builtins::table_init() {
   return HostResult::kDone;
 }
 
-// There is one thread in an instance, so nobody else can wake a waiter: it waits for its time-out, without a thread.
+// There is one thread in an instance, so nobody else can wake who waits in its own memory: it waits for its time-out,
+// without a thread. In a window others can.
 HostResult Builtins::atomic_wait(uint64_t size_bytes) {
   const Memory at = memory(operand(0));
   const uint64_t address = operand(1);
   if (address % size_bytes) return trap(TrapKind::kUnalignedAtomic);
-  if (!fits(address, size_bytes, at.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
-  if (!f_.module().memories[operand(0)].shared) return trap(TrapKind::kExpectedSharedMemory);
-  uint64_t value = 0;
-  std::memcpy(&value, at.base + address, size_bytes);
-  constexpr uint64_t kNotEqual = 1, kTimedOut = 2;
+  const Window* const window =
+      operand(0) == 0 && !fits(address, size_bytes, at.size_bytes) ? f_.window_at(address, size_bytes) : nullptr;
+  if (!window && !fits(address, size_bytes, at.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
+  if (!window && !f_.module().memories[operand(0)].shared) return trap(TrapKind::kExpectedSharedMemory);
+  constexpr uint64_t kWoken = 0, kNotEqual = 1, kTimedOut = 2;
   const uint64_t expected = size_bytes == 4 ? static_cast<uint32_t>(operand(2)) : operand(2);
+  bool readable = true;
+  const auto as_expected = [&] {
+    uint64_t value = 0;
+    readable = guarded_copy(&value, at.base + address, size_bytes);
+    return readable && value == expected;
+  };
   if (!f_.atomic_wait_deadline_) {
-    if (value != expected) return done(kNotEqual);
+    const bool equal = as_expected();  // a page that is missing comes now, not while others are kept from notifying
+    if (equal && window) f_.window_wait_ = window->source->wait_at(address - window->offset, as_expected);
+    if (!readable) return trap(TrapKind::kMemoryOutOfBounds);
+    if (!equal || (window && !f_.window_wait_)) return done(kNotEqual);
     // A negative time-out is for ever: the call's own deadline ends it.
     const auto timeout_ns = static_cast<int64_t>(operand(3));
     constexpr int64_t kLongest = int64_t{1} << 60;
     f_.atomic_wait_deadline_ =
         Clock::now() + std::chrono::nanoseconds(timeout_ns < 0 ? kLongest : std::min(timeout_ns, kLongest));
   }
-  if (Clock::now() < *f_.atomic_wait_deadline_) {
+  const bool woken = f_.window_wait_ && f_.window_wait_->woken();
+  if (!woken && Clock::now() < *f_.atomic_wait_deadline_) {
     f_.pending_wait_ = {.deadline = f_.atomic_wait_deadline_};
+    if (f_.window_wait_) {
+      f_.pending_wait_.fd = f_.window_wait_->fd();
+      f_.pending_wait_.events = POLLIN;
+    }
     return HostResult::kPark;
   }
   f_.atomic_wait_deadline_.reset();
-  return done(kTimedOut);
+  f_.window_wait_.reset();
+  return done(woken ? kWoken : kTimedOut);
 }
 
 HostResult Builtins::atomic_notify() {
   const Memory at = memory(operand(0));
-  if (operand(1) % 4) return trap(TrapKind::kUnalignedAtomic);
-  if (!fits(operand(1), 4, at.size_bytes)) return trap(TrapKind::kMemoryOutOfBounds);
-  return done(0);
+  const uint64_t address = operand(1);
+  if (address % 4) return trap(TrapKind::kUnalignedAtomic);
+  if (fits(address, 4, at.size_bytes)) return done(0);
+  const Window* const window = operand(0) == 0 ? f_.window_at(address, 4) : nullptr;
+  if (!window) return trap(TrapKind::kMemoryOutOfBounds);
+  return done(window->source->notify_at(address - window->offset, static_cast<uint32_t>(operand(2))));
 }
 
 }  // namespace spore::faaslet

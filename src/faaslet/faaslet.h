@@ -60,7 +60,9 @@ class Faaslet {
     const uint64_t memory = memory_bytes();
     return (address <= memory && size_bytes <= memory - address) || window_holds(address, size_bytes);
   }
-  bool window_holds(uint64_t address, uint64_t size_bytes) const;
+  bool window_holds(uint64_t address, uint64_t size_bytes) const { return window_at(address, size_bytes) != nullptr; }
+  // The window that these bytes lie in, or null.
+  const Window* window_at(uint64_t address, uint64_t size_bytes) const;
 
   // Maps `size_bytes` (not 0, rounded up to whole pages) of the source's file, from its beginning. The guest's address.
   // kResourceExhausted: no room between memory and the windows, or too many of them.
@@ -187,6 +189,7 @@ class Faaslet {
   Wait pending_wait_;
   int32_t pending_exit_code_ = 0;
   std::optional<Clock::time_point> atomic_wait_deadline_;
+  std::unique_ptr<WindowWait> window_wait_;
 };
 
 }  // namespace spore::faaslet

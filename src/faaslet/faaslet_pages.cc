@@ -87,6 +87,7 @@ bool Faaslet::reset() {
   pending_wait_ = {};
   pending_exit_code_ = 0;
   atomic_wait_deadline_.reset();
+  window_wait_.reset();
   return true;
 }
 

@@ -16,13 +16,13 @@ constexpr uint64_t kAlignment = wasm::kPageBytes;  // and the least that stays f
 
 }  // namespace
 
-bool Faaslet::window_holds(uint64_t address, uint64_t size_bytes) const {
+const Window* Faaslet::window_at(uint64_t address, uint64_t size_bytes) const {
   for (const Window& window : windows_) {
     if (address < window.offset) continue;
     const uint64_t within = address - window.offset;
-    return within <= window.size_bytes && size_bytes <= window.size_bytes - within;
+    return within <= window.size_bytes && size_bytes <= window.size_bytes - within ? &window : nullptr;
   }
-  return false;
+  return nullptr;
 }
 
 uint64_t Faaslet::windows_begin() const {

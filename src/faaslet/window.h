@@ -4,11 +4,20 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/result.h"
 
 namespace spore::faaslet {
+
+// A guest that waits at a byte of a window's file (memory.atomic.wait). Gone, it waits no more.
+class WindowWait {
+ public:
+  virtual ~WindowWait() = default;
+  virtual bool woken() const = 0;
+  virtual int fd() = 0;  // readable once it is woken
+};
 
 // What a window shows, and who wants to know where. Outlives the mapping; called by the thread that has the Faaslet.
 class WindowSource {
@@ -21,6 +30,10 @@ class WindowSource {
   virtual void unmapping(uint8_t* at) = 0;
   // Whether the next call of the same function may find it where this one left it.
   virtual bool reusable() const = 0;
+  // Begins to wait at that byte of the file, if `as_expected` says so while nobody can notify. Else null.
+  virtual std::unique_ptr<WindowWait> wait_at(uint64_t offset, const std::function<bool()>& as_expected) = 0;
+  // Wakes at most `count` that wait there, longest first; how many.
+  virtual uint32_t notify_at(uint64_t offset, uint32_t count) = 0;
 };
 
 constexpr size_t kWindowsMax = 256;  // of one Faaslet

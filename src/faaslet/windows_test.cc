@@ -35,6 +35,8 @@ class File final : public WindowSource {
     bytes_seen_at_the_end = *at;  // it is still there
   }
   bool reusable() const override { return !stale; }
+  std::unique_ptr<WindowWait> wait_at(uint64_t, const std::function<bool()>&) override { return nullptr; }
+  uint32_t notify_at(uint64_t, uint32_t) override { return 0; }
   size_t mappings() const { return at_.size(); }
 
   bool refuses = false;

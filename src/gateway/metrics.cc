@@ -84,6 +84,15 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_faaslets_reused_total", "counter", "Calls that found an idle Faaslet.", pool.reused);
   single(out, "spore_faaslets_parked_total", "counter", "Idle Faaslets that gave their slot to another.", pool.parked);
   single(out, "spore_faaslets_evicted_total", "counter", "Idle Faaslets that went for want of room.", pool.evicted);
+  const state::LocalTierStats& state = worker.state;
+  single(out, "spore_state_replicas", "gauge", "State values that are open on this host.", state.replicas);
+  single(out, "spore_state_bytes", "gauge", "Their sizes together.", state.bytes);
+  single(out, "spore_state_windows", "gauge", "Windows that Faaslets have on them.", state.windows);
+  single(out, "spore_state_evicted_total", "counter", "Replicas that went for want of room.", state.evicted);
+  single(out, "spore_state_pushes_total", "counter", "Pushes that published something.", state.pushes);
+  single(out, "spore_state_pushed_bytes_total", "counter", "Bytes of changed pages that they had.", state.pushed_bytes);
+  single(out, "spore_state_fetched_bytes_total", "counter", "Bytes that came from the global tier.",
+         state.fetched_bytes);
   single(out, "spore_draining", "gauge", "1 while the host shuts down.", worker.draining ? 1 : 0);
   single(out, "spore_connections_open", "gauge", "Open HTTP connections.", server.open);
   single(out, "spore_connections_accepted_total", "counter", "HTTP connections accepted.", server.accepted);

@@ -32,8 +32,27 @@ class StateWindow final : public faaslet::WindowSource {
   }
   void unmapping(uint8_t* at) override { replica_->remove_window(at); }
   bool reusable() const override { return replica_->windows_reusable(); }
+  std::unique_ptr<faaslet::WindowWait> wait_at(uint64_t offset, const std::function<bool()>& as_expected) override {
+    auto operation = replica_->wait_at(offset, as_expected);
+    return operation ? std::make_unique<Wait>(replica_, offset, std::move(operation)) : nullptr;
+  }
+  uint32_t notify_at(uint64_t offset, uint32_t count) override { return replica_->wake(offset, count); }
 
  private:
+  class Wait final : public faaslet::WindowWait {
+   public:
+    Wait(std::shared_ptr<state::Replica> replica, uint64_t offset, std::shared_ptr<state::Operation> operation)
+        : replica_(std::move(replica)), offset_(offset), operation_(std::move(operation)) {}
+    ~Wait() override { replica_->stop_waiting(offset_, *operation_); }
+    bool woken() const override { return operation_->ended(); }
+    int fd() override { return operation_->fd(); }
+
+   private:
+    const std::shared_ptr<state::Replica> replica_;
+    const uint64_t offset_;
+    const std::shared_ptr<state::Operation> operation_;
+  };
+
   const std::shared_ptr<state::Replica> replica_;
 };
 

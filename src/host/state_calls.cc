@@ -164,6 +164,12 @@ class StateCall {
   Reply<int64_t> reply_ = 0;
 };
 
+// A value that somebody removed is gone here as well: the next call may make another.
+std::unexpected<Error> discard_if_removed(LocalTier& tier, Replica& replica, const Error& error) {
+  if (error.code == ErrorCode::kNotFound && replica.published()) tier.discard(replica.id());
+  return std::unexpected(error);
+}
+
 // What was written under a lock that somebody else has got meanwhile is not to be seen any more.
 Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::PushOptions& options, bool lock_lost,
                              Deadline deadline) {
@@ -174,7 +180,7 @@ Result<void> push_or_discard(LocalTier& tier, Replica& replica, const state::Pus
   const auto pushed = replica.push(options, deadline);
   if (pushed) return {};
   if (pushed.error().code == ErrorCode::kFailedPrecondition) tier.discard(replica.id());
-  return std::unexpected(pushed.error());
+  return discard_if_removed(tier, replica, pushed.error());
 }
 
 Result<void> nothing_to_prepare(Replica&, Deadline) { return {}; }
@@ -412,7 +418,7 @@ Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t of
   StateCall on(call, "state_pull", key, key_len);
   return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
-    TRY(replica->pull(deadline));
+    if (const auto pulled = replica->pull(deadline); !pulled) return discard_if_removed(tier, *replica, pulled.error());
     TRY(replica->fetch({offset, size == 0 ? UINT64_MAX : size}, deadline));
     return 0;
   });

@@ -86,7 +86,8 @@ struct Push {
   // Only at this version, else kAlreadyExists; all zero: only where there is no value.
   std::optional<Version> expected;
   // Names this push among those of the value (at most 64 bytes): if one of that name was applied before, among the last
-  // kOnceNamesMax named ones, this does nothing and gives what that one gave. Empty: no name.
+  // kOnceNamesMax named ones, this does nothing and gives what that one gave. Empty: no name. Whether names survive the
+  // removal of the value is up to the store, so a name is not used for another push.
   std::string once;
   // Of the lock under which the bytes were written; 0: none. kFailedPrecondition where the lock has been granted for
   // writing to somebody else since.

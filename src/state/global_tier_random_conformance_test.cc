@@ -86,7 +86,8 @@ class RandomPushes {
         at = offset + length + unit;
       }
     }
-    if (one_in(4)) what.once = "name-" + std::to_string(random_() % 20);
+    // Whether names survive a removal is not said, so none is used before and after one.
+    if (one_in(4)) what.once = std::to_string(removals_[id.key]) + ".name-" + std::to_string(random_() % 20);
     Push tested_push = what;
     if (one_in(4)) {
       const auto tested_there = tested_.describe(id, soon());
@@ -104,6 +105,7 @@ class RandomPushes {
   }
 
   void remove(const ValueId& id) {
+    ++removals_[id.key];
     ASSERT_EQ(code_of(tested_.remove(id, std::nullopt, soon())), code_of(reference_.remove(id, std::nullopt, soon())));
   }
 
@@ -170,6 +172,7 @@ class RandomPushes {
   const std::string tenant_;
   std::mt19937_64 random_;
   std::map<std::string, std::vector<Pins>> pins_;
+  std::map<std::string, uint64_t> removals_;
 };
 
 }  // namespace

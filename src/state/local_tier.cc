@@ -16,24 +16,30 @@ std::shared_ptr<Replica> LocalTier::find(const ValueId& id) {
 
 // ---- budget ---------------------------------------------------------------------------------------------------------
 
+bool LocalTier::is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const {
+  const auto found = state.tenants.find(tenant);
+  if (found == state.tenants.end()) return size_bytes > options_.bytes_per_tenant_max;
+  const auto& [replicas, bytes] = found->second;
+  return replicas > options_.replicas_per_tenant_max ||
+         size_bytes > options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, bytes);
+}
+
+// For so many bytes more; the entry is there already.
 bool LocalTier::has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const {
-  const auto of_tenant = state.bytes_of_tenant.find(tenant);
-  const uint64_t tenants = of_tenant == state.bytes_of_tenant.end() ? 0 : of_tenant->second;
   return size_bytes <= options_.bytes_max - std::min(options_.bytes_max, state.stats.bytes) &&
-         size_bytes <= options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, tenants) &&
-         state.entries.size() <= options_.replicas_max;
+         state.entries.size() <= options_.replicas_max && !is_bound_by_tenant(state, tenant, size_bytes);
 }
 
 void LocalTier::account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) {
-  uint64_t& of_tenant = state.bytes_of_tenant[tenant];
-  of_tenant += size_bytes - entry.charged_bytes;
+  state.tenants[tenant].bytes += size_bytes - entry.charged_bytes;
   state.stats.bytes += size_bytes - entry.charged_bytes;
   entry.charged_bytes = size_bytes;
-  if (of_tenant == 0) state.bytes_of_tenant.erase(tenant);
 }
 
 void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) {
   account(state, entry->first.tenant, entry->second, 0);
+  const auto tenant = state.tenants.find(entry->first.tenant);
+  if (--tenant->second.replicas == 0) state.tenants.erase(tenant);
   state.by_age.erase(entry->second.age);
   state.entries.erase(entry);
 }
@@ -54,16 +60,12 @@ Result<void> LocalTier::make_room(const ValueId& id, uint64_t size_bytes) {
   for (bool asked = false;; asked = true) {
     {
       auto state = state_.lock();
-      const bool tenant_is_bound = [&] {
-        const auto of_tenant = state->bytes_of_tenant.find(id.tenant);
-        return of_tenant != state->bytes_of_tenant.end() &&
-               of_tenant->second + size_bytes > options_.bytes_per_tenant_max;
-      }();
+      const bool of_tenant_only = is_bound_by_tenant(*state, id.tenant, size_bytes);
       for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, size_bytes);) {
         const auto entry = state->entries.find(*at++);
         const auto& replica = entry->second.replica;
         if (!replica || replica.use_count() > 1 || replica->mapped() || replica->dirty()) continue;
-        if (tenant_is_bound && entry->first.tenant != id.tenant) continue;
+        if (of_tenant_only && entry->first.tenant != id.tenant) continue;
         evicted.push_back(replica);
         ++state->stats.evicted;
         drop(*state, entry);
@@ -94,8 +96,10 @@ Result<std::shared_ptr<Replica>> LocalTier::make(const ValueId& id, std::optiona
                                                  std::to_string(kValueBytesMax) + " bytes, not " +
                                                  std::to_string(size));
   TRY(make_room(id, size));
-  if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), global_, tracker_, options_.fill_timeout);
-  return Replica::of_zeros(id, size, global_, tracker_, options_.fill_timeout);
+  const Replica::Surroundings surroundings{
+      .tier = global_, .tracker = tracker_, .fill_timeout = options_.fill_timeout, .traffic = &traffic_};
+  if (snapshot) return Replica::of_snapshot(id, std::move(*snapshot), surroundings);
+  return Replica::of_zeros(id, size, surroundings);
 }
 
 Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optional<uint64_t> size_bytes,
@@ -111,7 +115,10 @@ Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optiona
         return fail(ErrorCode::kDeadlineExceeded,
                     "open state \"" + id.key + "\": the global tier did not answer in time");
     }
-    if (!replica) state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
+    if (!replica) {
+      state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
+      ++state->tenants[id.tenant].replicas;
+    }
   }
   if (!replica) {
     auto made = make(id, size_bytes, deadline);
@@ -207,6 +214,10 @@ LocalTierStats LocalTier::stats() const {
   auto state = state_.lock();
   LocalTierStats out = state->stats;
   out.replicas = state->entries.size();
+  out.windows = tracker_ ? tracker_->windows() : 0;
+  out.pushes = traffic_.pushes.load(std::memory_order_relaxed);
+  out.pushed_bytes = traffic_.pushed_bytes.load(std::memory_order_relaxed);
+  out.fetched_bytes = traffic_.fetched_bytes.load(std::memory_order_relaxed);
   return out;
 }
 

@@ -2,8 +2,8 @@
 //
 //   LocalTier { tenant, key -> Replica }  --pin, push, remove, list-->  GlobalTier
 //
-// A replica is opened once for everybody on the host. Its whole size counts against two budgets, its tenant's and the
-// host's, from when it is opened. Where there is no room, clean replicas that nobody uses go, those first that were
+// A replica is opened once for everybody on the host. It and its whole size count against two budgets, its tenant's and
+// the host's, from when it is opened. Where there is no room, clean replicas that nobody uses go, those first that were
 // opened longest ago; a dirty one never goes, so in the end opening fails with kResourceExhausted.
 //
 // Methods that say so block; the others may be called by threads that run guests. Any thread.
@@ -24,14 +24,19 @@ namespace spore::state {
 struct LocalTierOptions {
   uint64_t bytes_max = 4ull << 30;             // of all replicas
   uint64_t bytes_per_tenant_max = 4ull << 30;  // of one tenant's
-  size_t replicas_max = 200'000;
+  size_t replicas_max = 4'096;                 // each holds a descriptor
+  size_t replicas_per_tenant_max = 2'048;
   std::chrono::milliseconds fill_timeout{10'000};  // for a page that a guest touches and that is not here
 };
 
 struct LocalTierStats {
   size_t replicas = 0;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;  // charged
+  size_t windows = 0;
   uint64_t evicted = 0;
+  uint64_t pushes = 0;  // from here on: since the start
+  uint64_t pushed_bytes = 0;
+  uint64_t fetched_bytes = 0;
 };
 
 class LocalTier {
@@ -78,12 +83,17 @@ class LocalTier {
   struct State {
     std::unordered_map<ValueId, Entry, ValueIdHash> entries;
     std::list<ValueId> by_age;  // opened longest ago first
-    std::unordered_map<std::string, uint64_t> bytes_of_tenant;
+    struct OfTenant {
+      size_t replicas = 0;
+      uint64_t bytes = 0;
+    };
+    std::unordered_map<std::string, OfTenant> tenants;
     LocalTierStats stats;
   };
 
   bool has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const;
   static void account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes);
+  bool is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const;
   static void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry);
   bool forget(const ValueId& id);
   Result<void> make_room(const ValueId& id, uint64_t size_bytes);
@@ -93,6 +103,7 @@ class LocalTier {
   WindowTracker* const tracker_;
   const LocalTierOptions options_;
   std::function<void()> let_go_;
+  ReplicaTraffic traffic_;
   Guarded<State> state_;
   std::condition_variable opened_;
 };

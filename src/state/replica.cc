@@ -19,7 +19,8 @@ namespace spore::state {
 
 namespace {
 
-constexpr uint64_t kCopyBytesMax = 4 << 20;  // a push of more reads from a mapping of the file
+constexpr uint64_t kCopyBytesMax = 4 << 20;                    // a push of more reads from a mapping of the file
+constexpr uint64_t kFetchChunksMax = (4 << 20) / kChunkBytes;  // in one read of the global tier
 
 uint64_t page_up(uint64_t bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
 
@@ -65,8 +66,17 @@ uint64_t pages_within(uint64_t chunk, uint64_t begin, uint64_t end) {
 
 }  // namespace
 
-Replica::Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout)
-    : id_(std::move(id)), tier_(tier), tracker_(tracker), fill_timeout_(fill_timeout) {}
+Replica::Replica(ValueId id, const Surroundings& surroundings)
+    : id_(std::move(id)),
+      tier_(surroundings.tier),
+      tracker_(surroundings.tracker),
+      fill_timeout_(surroundings.fill_timeout),
+      traffic_(surroundings.traffic) {}
+
+void Replica::count_fetched(uint64_t bytes) {
+  fetched_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  if (traffic_) traffic_->fetched_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
 
 Replica::~Replica() { CHECK(state_.lock()->windows.empty(), id_.key); }
 
@@ -83,9 +93,9 @@ Result<void> Replica::make_file(uint64_t size_bytes) {
   return {};
 }
 
-Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
-                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
-  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot,
+                                                      const Surroundings& surroundings) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), surroundings));
   const Manifest manifest = snapshot->manifest();
   TRY(replica->make_file(manifest.size_bytes));
   auto state = replica->state_.lock();
@@ -98,9 +108,8 @@ Result<std::shared_ptr<Replica>> Replica::of_snapshot(ValueId id, std::shared_pt
   return replica;
 }
 
-Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
-                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout) {
-  std::shared_ptr<Replica> replica(new Replica(std::move(id), tier, tracker, fill_timeout));
+Result<std::shared_ptr<Replica>> Replica::of_zeros(ValueId id, uint64_t size_bytes, const Surroundings& surroundings) {
+  std::shared_ptr<Replica> replica(new Replica(std::move(id), surroundings));
   TRY(replica->make_file(size_bytes));
   return replica;
 }
@@ -159,6 +168,31 @@ bool Replica::dirty() {
   scan_windows(*state);
   return !state->published || has_unsettled_ || state->published_size != size_bytes() ||
          std::ranges::any_of(state->dirty, [](uint64_t pages) { return pages != 0; });
+}
+
+// ---- waiting --------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<Operation> Replica::wait_at(uint64_t offset, const std::function<bool()>& as_expected) {
+  auto waits = waits_.lock();
+  if (!as_expected()) return nullptr;
+  return waits->emplace(offset, std::make_shared<Operation>())->second;
+}
+
+void Replica::stop_waiting(uint64_t offset, const Operation& operation) {
+  auto waits = waits_.lock();
+  const auto [begin, end] = waits->equal_range(offset);
+  for (auto at = begin; at != end; ++at)
+    if (at->second.get() == &operation) return void(waits->erase(at));
+}
+
+uint32_t Replica::wake(uint64_t offset, uint32_t count) {
+  auto waits = waits_.lock();
+  uint32_t woken = 0;
+  for (auto at = waits->lower_bound(offset); at != waits->end() && at->first == offset && woken < count; ++woken) {
+    at->second->end(0);
+    at = waits->erase(at);
+  }
+  return woken;
 }
 
 // ---- reads and writes of the host -----------------------------------------------------------------------------------
@@ -291,46 +325,60 @@ Result<void> Replica::fetch(ByteRange range, Deadline deadline) {
   const uint64_t size = size_bytes();
   const uint64_t begin = std::min(range.offset, size);
   const uint64_t end = begin + std::min(range.size_bytes, size - begin);
-  for (uint64_t chunk = begin / kChunkBytes; chunk * kChunkBytes < end; ++chunk) TRY(fetch_chunk(chunk, deadline));
+  const uint64_t chunks_end = begin == end ? 0 : chunks_of(end);
+  for (uint64_t chunk = begin / kChunkBytes; chunk < chunks_end;) {
+    ASSIGN_OR_RETURN(chunk, fetch_chunks(chunk, chunks_end, deadline));
+  }
   return {};
 }
 
-Result<void> Replica::fetch_chunk(uint64_t chunk, Deadline deadline) {
+Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Deadline deadline) {
   const std::shared_lock content(content_);  // while it is held, no pull changes the snapshot
   std::shared_ptr<Snapshot> snapshot;
-  uint64_t end = 0;
+  uint64_t behind = 0, fetch_end = 0;
   {
     auto state = state_.lock();
-    while (chunk < state->chunks.size() && state->chunks[chunk] == ChunkState::kFetching) {
+    const auto is = [&](uint64_t which, ChunkState what) {
+      return which < state->chunks.size() && state->chunks[which] == what;
+    };
+    while (is(chunk, ChunkState::kFetching)) {
       if (chunk_came_.wait_until(state.lock(), deadline) == std::cv_status::timeout)
         return fail(ErrorCode::kDeadlineExceeded,
                     "fetch state \"" + id_.key + "\": the global tier did not answer in time");
     }
-    if (chunk >= state->chunks.size() || state->chunks[chunk] == ChunkState::kPresent) return {};
-    state->chunks[chunk] = ChunkState::kFetching;
+    while (chunk < chunks_end && !is(chunk, ChunkState::kAbsent) && !is(chunk, ChunkState::kFetching)) ++chunk;
+    behind = chunk;
+    while (behind < chunks_end && behind - chunk < kFetchChunksMax && is(behind, ChunkState::kAbsent))
+      state->chunks[behind++] = ChunkState::kFetching;
+    if (behind == chunk) return chunk;
     snapshot = state->snapshot;
-    end = state->fetch_end;
+    fetch_end = state->fetch_end;
   }
-  const uint64_t begin = chunk * kChunkBytes;
+  const uint64_t begin = chunk * kChunkBytes, end = behind * kChunkBytes;
   Result<void> fetched;
-  if (begin < end) {
-    Bytes bytes(std::min(kChunkBytes, end - begin));
+  if (begin < fetch_end) {
+    const uint64_t size = std::min(end, fetch_end) - begin;
+    const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(size);
+    const std::span<uint8_t> bytes(buffer.get(), size);
     fetched = snapshot->read(begin, bytes, deadline);
     if (fetched) fetched = write_content(begin, bytes);
-    if (fetched) fetched_bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
+    if (fetched) count_fetched(size);
   }
   auto state = state_.lock();
-  state->chunks[chunk] = fetched ? ChunkState::kPresent : ChunkState::kAbsent;
-  if (fetched && --state->absent == 0) state->snapshot.reset();
+  std::fill(state->chunks.begin() + static_cast<ptrdiff_t>(chunk),
+            state->chunks.begin() + static_cast<ptrdiff_t>(behind),
+            fetched ? ChunkState::kPresent : ChunkState::kAbsent);
+  if (fetched && (state->absent -= behind - chunk) == 0) state->snapshot.reset();
   chunk_came_.notify_all();
   for (const auto& [at, window] : state->windows)
-    if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(kChunkBytes, window.size_bytes - begin));
+    if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(end, window.size_bytes) - begin);
   if (!fetched) return std::unexpected(std::move(fetched).error().within("fetch state \"" + id_.key + "\""));
-  return {};
+  return behind;
 }
 
 bool Replica::fill(uint64_t offset) {
-  const bool fetched = fetch_chunk(offset / kChunkBytes, Clock::now() + fill_timeout_).has_value();
+  const uint64_t chunk = offset / kChunkBytes;
+  const bool fetched = fetch_chunks(chunk, chunk + 1, Clock::now() + fill_timeout_).has_value();
   // Pages of zeros that nobody has written yet are holes too. What is there stays as it is.
   if (fetched &&
       ::fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset & ~(kPageBytes - 1)), kPageBytes) == 0)
@@ -424,12 +472,16 @@ Result<Version> Replica::push_overwriting(Push push, std::vector<uint64_t> taken
     for (size_t chunk = 0; chunk < taken.size(); ++chunk) state->dirty[chunk] |= taken[chunk];
     return std::unexpected(Error(pushed.error()).within("push state \"" + id_.key + "\""));
   }
-  account(*state, *pushed);
+  account(*state, *pushed, bytes);
   return pushed->after.version;
 }
 
 // Where others pushed meanwhile, this still holds the version it had, with its own pages newer than that.
-void Replica::account(State& state, const Pushed& pushed) {
+void Replica::account(State& state, const Pushed& pushed, uint64_t bytes) {
+  if (traffic_) {
+    traffic_->pushes.fetch_add(1, std::memory_order_relaxed);
+    traffic_->pushed_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
   if (state.version == pushed.before)
     state.version = pushed.after.version;
   else if (!state.published)
@@ -533,9 +585,10 @@ Result<Version> Replica::settle_merge(Deadline deadline) {
     TRY(write_file(base_.get(), begin, ByteSpan(unsettled_->now).subspan(at, end - begin)));
     at += end - begin;
   }
+  const uint64_t bytes = unsettled_->bytes.size();
   unsettled_.reset();
   has_unsettled_ = false;
-  account(*state_.lock(), *pushed);
+  account(*state_.lock(), *pushed, bytes);
   return pushed->after.version;
 }
 
@@ -599,7 +652,7 @@ Result<Version> Replica::pull(Deadline deadline) {
       if (first < manifest.size_bytes) {
         const uint64_t count = std::min(last, manifest.size_bytes) - first;
         TRY((*pinned)->read(first, std::span(bytes).first(count), deadline));
-        fetched_bytes_.fetch_add(count, std::memory_order_relaxed);
+        count_fetched(count);
       }
       // A page that this host itself pushed may be among those that changed, and guests may write to it right now. As
       // long as they have not, it is what was fetched, and is left alone; when they have, it is dirty.

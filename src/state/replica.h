@@ -31,6 +31,7 @@
 #include "base/fd.h"
 #include "base/guarded.h"
 #include "state/global_tier.h"
+#include "state/operation.h"
 #include "state/window_tracker.h"
 
 namespace spore::state {
@@ -55,14 +56,27 @@ struct Merging {
   bool operator==(const Merging&) const = default;
 };
 
+// What the replicas of a host have moved; each counts into it.
+struct ReplicaTraffic {
+  std::atomic<uint64_t> pushes = 0;  // that published something
+  std::atomic<uint64_t> pushed_bytes = 0;
+  std::atomic<uint64_t> fetched_bytes = 0;
+};
+
 class Replica final : public WindowTracker::Owner, public std::enable_shared_from_this<Replica> {
  public:
-  // Of a value that the global tier has; nothing is fetched yet. `tracker`: null where this host can map nothing.
-  static Result<std::shared_ptr<Replica>> of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot, GlobalTier& tier,
-                                                      WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  // What it is made with, all of which outlives it.
+  struct Surroundings {
+    GlobalTier& tier;
+    WindowTracker* tracker = nullptr;  // null where this host can map nothing
+    std::chrono::milliseconds fill_timeout{10'000};
+    ReplicaTraffic* traffic = nullptr;
+  };
+  // Of a value that the global tier has; nothing is fetched yet.
+  static Result<std::shared_ptr<Replica>> of_snapshot(ValueId id, std::shared_ptr<Snapshot> snapshot,
+                                                      const Surroundings& surroundings);
   // Of a value that is made here: zeros, known to nobody else until they are pushed.
-  static Result<std::shared_ptr<Replica>> of_zeros(ValueId id, uint64_t size_bytes, GlobalTier& tier,
-                                                   WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  static Result<std::shared_ptr<Replica>> of_zeros(ValueId id, uint64_t size_bytes, const Surroundings& surroundings);
   ~Replica() override;
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
@@ -83,6 +97,15 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   // had.
   bool windows_reusable() const { return !windows_stale_.load(std::memory_order_relaxed); }
   void retire_windows() { windows_stale_.store(true, std::memory_order_relaxed); }
+
+  // ---- waiting at a byte of the value ----
+  // An operation that ends with wake(), if `as_expected` says so while nobody can wake; else null. Whoever gives up
+  // says so with stop_waiting().
+  std::shared_ptr<Operation> wait_at(uint64_t offset, const std::function<bool()>& as_expected);
+  void stop_waiting(uint64_t offset, const Operation& operation);
+  // Ends at most `count` operations that wait at that byte, longest first; how many.
+  uint32_t wake(uint64_t offset, uint32_t count);
+  bool waited_for(uint64_t offset) const { return waits_.lock()->contains(offset); }
 
   // ---- reads and writes of the host ----
   // Copies at most `to`'s bytes from `offset`; 0 at the end and past it. Nothing where something must be fetched first,
@@ -144,18 +167,21 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
     std::vector<std::pair<uint64_t, uint64_t>> runs;  // [begin, end) each
   };
 
-  Replica(ValueId id, GlobalTier& tier, WindowTracker* tracker, std::chrono::milliseconds fill_timeout);
+  Replica(ValueId id, const Surroundings& surroundings);
+  void count_fetched(uint64_t bytes);
   Result<void> make_file(uint64_t size_bytes);
   static bool all_present(const State& state, uint64_t offset, uint64_t size_bytes);
   static void mark_dirty(State& state, uint64_t begin, uint64_t end);
   // Of the bytes [from, to), whole pages.
   static void scan_windows(State& state, uint64_t from = 0, uint64_t to = UINT64_MAX);
-  Result<void> fetch_chunk(uint64_t chunk, Deadline deadline);
+  // Sees to it that `chunk` is here, and with it absent ones that follow, before `chunks_end` and as many as are read
+  // at once. The first chunk that it has not looked at.
+  Result<uint64_t> fetch_chunks(uint64_t chunk, uint64_t chunks_end, Deadline deadline);
   static Result<void> write_file(int file, uint64_t offset, ByteSpan bytes);
   Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;
   // What came from the global tier: into the file, and into the base.
   Result<void> write_content(uint64_t offset, ByteSpan bytes);
-  void account(State& state, const Pushed& pushed);
+  void account(State& state, const Pushed& pushed, uint64_t bytes);
   Result<Version> push_overwriting(Push push, std::vector<uint64_t> taken, uint64_t size, Deadline deadline);
   Result<std::unique_ptr<MergePush>> make_merge_push(Push push, const Merging& merging,
                                                      const std::vector<uint64_t>& taken, uint64_t size) const;
@@ -167,6 +193,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   GlobalTier& tier_;
   WindowTracker* const tracker_;
   const std::chrono::milliseconds fill_timeout_;
+  ReplicaTraffic* const traffic_;
   UniqueFd file_;
   std::atomic<uint64_t> size_bytes_ = 0;
   std::atomic<bool> windows_stale_ = false;
@@ -178,6 +205,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   std::shared_mutex content_;  // shared: who copies into or out of the file; exclusive: a pull
   Guarded<State> state_;
   std::condition_variable chunk_came_;
+  Guarded<std::multimap<uint64_t, std::shared_ptr<Operation>>> waits_;  // by offset, longest first
 };
 
 }  // namespace spore::state

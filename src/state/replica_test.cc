@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <random>
 #include <thread>
 
+#include "base/guarded.h"
 #include "base/mapping.h"
 #include "state/local_tier.h"
 #include "state/reference_tier.h"
@@ -36,6 +39,105 @@ class Mapped {
  private:
   std::shared_ptr<Replica> replica_;
   Mapping mapping_;
+};
+
+// Another tier, for those that differ from it in one thing.
+class ForwardingTier : public GlobalTier {
+ public:
+  explicit ForwardingTier(GlobalTier& tier) : tier_(tier) {}
+  Result<Pushed> push(const ValueId& id, const Push& push, Deadline deadline) override {
+    return tier_.push(id, push, deadline);
+  }
+  Result<std::shared_ptr<Snapshot>> pin(const ValueId& id, Deadline deadline) override {
+    return tier_.pin(id, deadline);
+  }
+  Result<Manifest> describe(const ValueId& id, Deadline deadline) override { return tier_.describe(id, deadline); }
+  Result<void> remove(const ValueId& id, std::optional<Version> expected, Deadline deadline) override {
+    return tier_.remove(id, expected, deadline);
+  }
+  Result<KeyPage> list(const std::string& tenant, const std::string& prefix, const std::string& from, size_t limit,
+                       Deadline deadline) override {
+    return tier_.list(tenant, prefix, from, limit, deadline);
+  }
+  Result<Usage> usage(const std::string& tenant, Deadline deadline) override { return tier_.usage(tenant, deadline); }
+  Result<std::optional<LockGrant>> try_lock(const ValueId& id, LockMode mode, const std::string& owner,
+                                            std::chrono::milliseconds lease, Deadline deadline) override {
+    return tier_.try_lock(id, mode, owner, lease, deadline);
+  }
+  Result<void> renew_lock(const ValueId& id, const std::string& owner, std::chrono::milliseconds lease,
+                          Deadline deadline) override {
+    return tier_.renew_lock(id, owner, lease, deadline);
+  }
+  Result<void> unlock(const ValueId& id, const std::string& owner, Deadline deadline) override {
+    return tier_.unlock(id, owner, deadline);
+  }
+  std::string name() const override { return "as " + tier_.name(); }
+
+ private:
+  GlobalTier& tier_;
+};
+
+// A tier that tells what is read of its snapshots, and holds reads up and fails them where it is told to.
+class WatchedTier final : public ForwardingTier {
+ public:
+  struct Read {
+    uint64_t offset, size_bytes;
+    bool operator==(const Read&) const = default;
+  };
+  using ForwardingTier::ForwardingTier;
+  Result<std::shared_ptr<Snapshot>> pin(const ValueId& id, Deadline deadline) override {
+    ASSIGN_OR_RETURN(auto snapshot, ForwardingTier::pin(id, deadline));
+    return std::make_shared<Watched>(*this, std::move(snapshot));
+  }
+  std::vector<Read> reads() const { return state_.lock()->reads; }
+  void fail_next(int reads) { state_.lock()->to_fail = reads; }
+  void hold() { state_.lock()->held = true; }
+  void await_read() {
+    auto state = state_.lock();
+    changed_.wait(state.lock(), [&] { return state->waiting > 0; });
+  }
+  void let_go() {
+    state_.lock()->held = false;
+    changed_.notify_all();
+  }
+
+ private:
+  class Watched final : public Snapshot {
+   public:
+    Watched(WatchedTier& tier, std::shared_ptr<Snapshot> snapshot)
+        : Snapshot(snapshot->manifest()), tier_(tier), snapshot_(std::move(snapshot)) {}
+    Result<void> read(uint64_t offset, std::span<uint8_t> to, Deadline deadline) override {
+      {
+        auto state = tier_.state_.lock();
+        state->reads.push_back({offset, to.size()});
+        ++state->waiting;
+        tier_.changed_.notify_all();
+        tier_.changed_.wait(state.lock(), [&] { return !state->held; });
+        --state->waiting;
+        if (state->to_fail > 0) {
+          --state->to_fail;
+          return fail(ErrorCode::kUnavailable, "the store is away");
+        }
+      }
+      return snapshot_->read(offset, to, deadline);
+    }
+    Result<std::vector<uint64_t>> changed_pages(std::span<const uint32_t> chunks, uint64_t since,
+                                                Deadline deadline) override {
+      return snapshot_->changed_pages(chunks, since, deadline);
+    }
+
+   private:
+    WatchedTier& tier_;
+    const std::shared_ptr<Snapshot> snapshot_;
+  };
+  struct State {
+    std::vector<Read> reads;
+    int to_fail = 0;
+    int waiting = 0;
+    bool held = false;
+  };
+  Guarded<State> state_;
+  std::condition_variable changed_;
 };
 
 // Two hosts with one global tier.
@@ -174,6 +276,87 @@ TEST_F(ReplicaTest, TouchingThreeChunksFetchesThreeChunks) {
   EXPECT_EQ(window[0] + window[size / 2] + window[size - 1], 27);
   EXPECT_EQ(window[1], 0);
   EXPECT_EQ(replica->fetched_bytes(), 3 * kChunkBytes);
+}
+
+TEST_F(ReplicaTest, AbsentChunksSideBySideAreReadAtOnceAndPresentOnesNotAgain) {
+  WatchedTier watched(global_);
+  Host host(watched);
+  const Bytes bytes = pattern(40 * kChunkBytes - 1'000, 6);
+  store(bytes);
+  const auto replica = host.open();
+  const Mapped window(replica, true);
+  EXPECT_EQ(window[5 * kChunkBytes + 7], bytes[5 * kChunkBytes + 7]);
+  EXPECT_EQ(watched.reads(), (std::vector<WatchedTier::Read>{{5 * kChunkBytes, kChunkBytes}}));
+  window[5 * kChunkBytes + 7] = static_cast<uint8_t>(bytes[5 * kChunkBytes + 7] + 1);
+  ASSERT_TRUE(replica->fetch({}, soon()));
+  EXPECT_EQ(watched.reads(), (std::vector<WatchedTier::Read>{{5 * kChunkBytes, kChunkBytes},
+                                                             {0, 5 * kChunkBytes},
+                                                             {6 * kChunkBytes, 16 * kChunkBytes},
+                                                             {22 * kChunkBytes, 16 * kChunkBytes},
+                                                             {38 * kChunkBytes, 2 * kChunkBytes - 1'000}}));
+  EXPECT_EQ(replica->fetched_bytes(), bytes.size());
+  Bytes expected = bytes;
+  ++expected[5 * kChunkBytes + 7];
+  EXPECT_TRUE(std::ranges::equal(ByteSpan(window.data(), bytes.size()), expected));
+  ASSERT_TRUE(replica->fetch({}, soon()));
+  EXPECT_EQ(watched.reads().size(), 5u);
+}
+
+TEST_F(ReplicaTest, ARangeIsFetchedInWholeChunksAndNoMore) {
+  WatchedTier watched(global_);
+  Host host(watched);
+  store(pattern(10 * kChunkBytes, 6));
+  const auto replica = host.open();
+  ASSERT_TRUE(replica->fetch({2 * kChunkBytes - 1, 2}, soon()));
+  ASSERT_TRUE(replica->fetch({7 * kChunkBytes, 0}, soon()));
+  ASSERT_TRUE(replica->fetch({11 * kChunkBytes, 5}, soon()));
+  EXPECT_EQ(watched.reads(), (std::vector<WatchedTier::Read>{{kChunkBytes, 2 * kChunkBytes}}));
+}
+
+TEST_F(ReplicaTest, WhoNeedsAChunkThatIsBeingFetchedWaitsForIt) {
+  WatchedTier watched(global_);
+  Host host(watched);
+  const Bytes bytes = pattern(8 * kChunkBytes, 7);
+  store(bytes);
+  const auto replica = host.open();
+  const Mapped window(replica, true);
+  watched.hold();
+  std::thread all([&] { EXPECT_TRUE(replica->fetch({}, soon())); });
+  watched.await_read();
+  std::thread one([&] { EXPECT_TRUE(replica->fetch({3 * kChunkBytes, 1}, soon())); });
+  std::thread guest([&] { EXPECT_EQ(window[7 * kChunkBytes], bytes[7 * kChunkBytes]); });
+  EXPECT_EQ(replica->fetch({3 * kChunkBytes, 1}, Clock::now()).error().code, ErrorCode::kDeadlineExceeded);
+  watched.let_go();
+  for (std::thread* thread : {&all, &one, &guest}) thread->join();
+  EXPECT_EQ(watched.reads().size(), 1u);
+  EXPECT_EQ(replica->fetched_bytes(), bytes.size());
+}
+
+TEST_F(ReplicaTest, AFetchThatFailsLeavesItsChunksToOthers) {
+  WatchedTier watched(global_);
+  Host host(watched);
+  const Bytes bytes = pattern(8 * kChunkBytes, 8);
+  store(bytes);
+  const auto replica = host.open();
+  const Mapped window(replica, true);
+  watched.hold();
+  watched.fail_next(1);
+  std::thread all([&] {
+    const auto fetched = replica->fetch({}, soon());
+    ASSERT_FALSE(fetched);
+    EXPECT_EQ(fetched.error().code, ErrorCode::kUnavailable);
+    EXPECT_NE(fetched.error().message.find("the store is away"), std::string::npos);
+  });
+  watched.await_read();
+  std::thread guest([&] { EXPECT_EQ(window[7 * kChunkBytes], bytes[7 * kChunkBytes]); });
+  watched.let_go();
+  all.join();
+  guest.join();
+  EXPECT_EQ(replica->fetched_bytes(), kChunkBytes);
+  ASSERT_TRUE(replica->fetch({}, soon()));
+  EXPECT_EQ(replica->fetched_bytes(), bytes.size());
+  EXPECT_TRUE(std::ranges::equal(ByteSpan(window.data(), bytes.size()), bytes));
+  EXPECT_TRUE(replica->windows_reusable());
 }
 
 TEST_F(ReplicaTest, FetchingAChunkDoesNotMakeItDirty) {
@@ -353,43 +536,18 @@ TEST_F(ReplicaTest, TwoHostsThatWriteDisjointPagesLoseNothing) {
 namespace {
 
 // A tier whose answers get lost: pushes are applied, or not, and nobody is told.
-class LossyTier final : public GlobalTier {
+class LossyTier final : public ForwardingTier {
  public:
-  explicit LossyTier(GlobalTier& tier) : tier_(tier) {}
+  using ForwardingTier::ForwardingTier;
   Result<Pushed> push(const ValueId& id, const Push& push, Deadline deadline) override {
     const unsigned fate = random_() % 4;
     if (fate == 0) return fail(ErrorCode::kUnavailable, "lost on the way there");
-    auto pushed = tier_.push(id, push, deadline);
+    auto pushed = ForwardingTier::push(id, push, deadline);
     if (fate == 1) return fail(ErrorCode::kDeadlineExceeded, "lost on the way back");
     return pushed;
   }
-  Result<std::shared_ptr<Snapshot>> pin(const ValueId& id, Deadline deadline) override {
-    return tier_.pin(id, deadline);
-  }
-  Result<Manifest> describe(const ValueId& id, Deadline deadline) override { return tier_.describe(id, deadline); }
-  Result<void> remove(const ValueId& id, std::optional<Version> expected, Deadline deadline) override {
-    return tier_.remove(id, expected, deadline);
-  }
-  Result<KeyPage> list(const std::string& tenant, const std::string& prefix, const std::string& from, size_t limit,
-                       Deadline deadline) override {
-    return tier_.list(tenant, prefix, from, limit, deadline);
-  }
-  Result<Usage> usage(const std::string& tenant, Deadline deadline) override { return tier_.usage(tenant, deadline); }
-  Result<std::optional<LockGrant>> try_lock(const ValueId& id, LockMode mode, const std::string& owner,
-                                            std::chrono::milliseconds lease, Deadline deadline) override {
-    return tier_.try_lock(id, mode, owner, lease, deadline);
-  }
-  Result<void> renew_lock(const ValueId& id, const std::string& owner, std::chrono::milliseconds lease,
-                          Deadline deadline) override {
-    return tier_.renew_lock(id, owner, lease, deadline);
-  }
-  Result<void> unlock(const ValueId& id, const std::string& owner, Deadline deadline) override {
-    return tier_.unlock(id, owner, deadline);
-  }
-  std::string name() const override { return "lossy " + tier_.name(); }
 
  private:
-  GlobalTier& tier_;
   std::mt19937 random_{7};
 };
 
@@ -510,6 +668,20 @@ TEST_F(ReplicaTest, CleanReplicasGoWhereThereIsNoRoomAndDirtyOnesNever) {
   ASSERT_TRUE(tier.remove({"t", "more"}, soon()));
   EXPECT_EQ(tier.stats().bytes, 6'000u);
   ASSERT_TRUE(open("t", "third", 4'000));
+}
+
+TEST_F(ReplicaTest, ManyMoreValuesThanMayBeOpenAreUsedOneAfterAnother) {
+  LocalTier tier(global_, a_.tracker.get(), {.replicas_max = 50, .replicas_per_tenant_max = 30});
+  for (int i = 0; i < 1'000; ++i) {
+    const auto replica = tier.open({"t", std::to_string(i)}, 8, soon());
+    ASSERT_TRUE(replica) << replica.error().message;
+    ASSERT_TRUE((*replica)->push({}, soon()));
+  }
+  EXPECT_EQ(tier.stats().replicas, 30u);
+  EXPECT_EQ(tier.stats().bytes, 240u);
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(tier.open({"t", "dirty" + std::to_string(i)}, 8, soon()));
+  EXPECT_EQ(tier.open({"t", "more"}, 8, soon()).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(tier.open({"u", "more"}, 8, soon()));
 }
 
 TEST_F(ReplicaTest, WindowsKeepAReplicaHere) {

@@ -52,6 +52,7 @@ class WindowTracker {
   // `at`: the file, mapped shared from its beginning; whole pages. kResourceExhausted: there are kWindowsOfProcessMax.
   // Any thread.
   Result<void> watch(uint8_t* at, uint64_t size_bytes, WindowKind kind, std::weak_ptr<Owner> owner);
+  size_t windows() const { return windows_.lock()->size(); }
   // Before it is unmapped.
   void forget(uint8_t* at);
 

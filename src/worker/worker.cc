@@ -10,7 +10,6 @@
 
 #include "base/check.h"
 #include "host/run.h"
-#include "host/state_access.h"
 
 namespace spore::worker {
 
@@ -237,7 +236,8 @@ WorkerStats Worker::stats() const {
           .parked = state->parked.size() + state->parked_outside.size(),
           .parked_bytes = parked_bytes_,
           .draining = state->draining,
-          .pool = pool_.stats()};
+          .pool = pool_.stats(),
+          .state = options_.state ? options_.state->tier->stats() : state::LocalTierStats{}};
 }
 
 // ---- running --------------------------------------------------------------------------------------------------------

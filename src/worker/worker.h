@@ -37,6 +37,7 @@
 #include "faaslet/faaslet.h"
 #include "faaslet/seat.h"
 #include "host/run.h"
+#include "host/state_access.h"
 #include "worker/call.h"
 #include "worker/file_view.h"
 #include "worker/pool.h"
@@ -64,6 +65,7 @@ struct WorkerStats {
   uint64_t parked_bytes = 0;  // what calls that wait without a slot hold
   bool draining = false;
   PoolStats pool;
+  state::LocalTierStats state;
 
   bool idle() const { return running + waiting + parked == 0; }
 };

@@ -106,6 +106,22 @@ TEST_F(GuestState, ASpinOnAFlagEndsWhenAnotherWritesIt) {
   EXPECT_EQ(run.result.exit_code, 17) << run.summary();
 }
 
+TEST_F(GuestState, AWaitAtAWordEndsWhenItIsNotified) {
+  // The other is no guest here: a thread has one seat, and this one's waits.
+  const auto run = a_.run({"waits"}, "t", [&](std::function<void()>) {
+    const state::ValueId id{"t", "word"};
+    std::shared_ptr<state::Replica> replica;
+    while (!(replica = a_.tier.find(id)) || !replica->mapped()) std::this_thread::yield();
+    const uint32_t value = 33;
+    const iovec buffer{const_cast<uint32_t*>(&value), sizeof(value)};
+    while (!replica->waited_for(0)) std::this_thread::yield();
+    EXPECT_EQ(replica->try_write(0, {&buffer, 1}), 4);
+    EXPECT_EQ(replica->wake(0, 100), 1u);
+  });
+  EXPECT_EQ(run.result.exit_code, 33) << run.summary();
+  EXPECT_EQ(a_.run({"notifies"}).result.exit_code, 0);
+}
+
 TEST_F(GuestState, LocksExcludeAndAreGivenBack) { expect_ok(a_.run({"locks"})); }
 
 TEST_F(GuestState, IsNotOfferedWhereThereIsNone) {

@@ -21,9 +21,13 @@ class Redis:
     def __init__(self, *flags):
         self.folder = tempfile.mkdtemp(prefix="spore-redis-")
         self.port = free_port()
+        self.flags = flags
+        self.start()
+
+    def start(self):
         self.process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
-             *flags], stdout=subprocess.DEVNULL)
+             *self.flags], stdout=subprocess.DEVNULL)
         pause = threading.Event()
         for _ in range(DEADLINE_S * 50):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
@@ -36,13 +40,10 @@ class Redis:
     def url(self):
         return f"redis://127.0.0.1:{self.port}"
 
-    def info(self, field):
-        """What INFO says of it."""
-        said = subprocess.run(["redis-cli", "-p", str(self.port), "info"], capture_output=True, text=True, check=True)
-        for line in said.stdout.splitlines():
-            if line.startswith(field + ":"):
-                return line.split(":", 1)[1]
-        raise KeyError(field)
+    def restart(self):
+        self.process.kill()
+        self.process.wait()
+        self.start()
 
     def send(self, number):
         self.process.send_signal(number)

@@ -11,7 +11,7 @@ from redis_server import Redis
 
 GUEST = os.environ.get("SPORE_STATE_GUEST", "")  # tests/guest/guests/state.c
 KILLS = int(os.environ.get("SPORE_STATE_KILLS", "5"))
-ENOENT, ENOMEM, ETIMEDOUT, EHOSTUNREACH = 44, 48, 73, 23
+ENOENT, ENOMEM, ESTALE, ETIMEDOUT, EHOSTUNREACH = 44, 48, 72, 73, 23
 
 
 with open(GUEST, "rb") as file:
@@ -44,13 +44,12 @@ class StateFunctions(SystemTest):
         return redis, [self.own_host("--state", redis.url(), *flags) for _ in range(2)]
 
     def test_windows_stay_where_they_are_from_call_to_call(self):
-        self.prepare(self.host, ("count",))
-        first = self.run_command(self.host, "count")
-        second = self.run_command(self.host, "count")
+        self.prepare(self.host, ("count",), tenant="warm")
+        first, second = (self.run_command(self.host, "count", tenant="warm") for _ in range(2))
         self.assertEqual(second.headers["Spore-Start"], "warm")
-        self.assertEqual(first.body.decode().split(" at ")[0], "1")
-        self.assertEqual(second.body.decode().split(" at ")[0], "2")
-        self.assertEqual(first.body.decode().split(" at ")[1], second.body.decode().split(" at ")[1])
+        said = [answer.body.decode().split(" at ") for answer in (first, second)]
+        self.assertEqual([count for count, _ in said], ["1", "2"])
+        self.assertEqual(said[0][1], said[1][1])
 
     def test_what_is_pushed_survives_a_restart_and_what_is_not_does_not(self):
         host = self.own_host()
@@ -129,6 +128,54 @@ class StateFunctions(SystemTest):
         self.assertEqual(self.run_command(a, "die", "k").status, 500)
         self.assertEqual(self.output(b, "lock", "k"), "1")
         self.assertEqual(self.output(a, "lock", "k"), "0")
+
+    def hold(self, host):
+        """A call that holds the lock "k" and waits to be told to go on."""
+        call = Background(self.run_command, host, "hold", "k")
+        self.wait_for(lambda: host.ask("GET", "/v1/state/t/held").status == 200)
+        return call
+
+    def test_a_host_that_was_stopped_past_its_lease_cannot_push_what_it_wrote_under_the_lock(self):
+        _, (a, b) = self.two_hosts("--lock-lease", "1000")
+        self.prepare(a, ("hold", "k"), ("get", "k"))
+        self.prepare(b, ("lock", "k"), ("bump-alone", "k"))
+        held = self.hold(a)
+        a.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(a.process.send_signal, signal.SIGCONT)
+        self.assertEqual(self.output(b, "lock", "k"), "1")  # once the lease is over, and told that somebody was lost
+        self.assertEqual(self.output(b, "bump-alone", "k"), "1")
+        self.assertEqual(b.ask("PUT", "/v1/state/t/k.go", b"go").status, 201)
+        a.process.send_signal(signal.SIGCONT)
+        self.assertExit(held.result(), ESTALE)
+        self.assertEqual(b.ask("GET", "/v1/state/t/k").body, (1).to_bytes(8, "little"))
+        # Its replica is dropped with what it wrote: it reads what is stored.
+        self.assertEqual(self.run_command(a, "get", "k").body, (1).to_bytes(8, "little"))
+
+    def test_who_is_killed_with_a_lock_leaves_it_poisoned(self):
+        _, (a, b) = self.two_hosts("--lock-lease", "1000")
+        self.prepare(a, ("hold", "k"))
+        self.prepare(b, ("lock", "k"))
+        self.hold(a)
+        a.kill()
+        self.assertEqual(self.output(b, "lock", "k"), "1")
+        self.assertEqual(self.output(b, "lock", "k"), "0")
+
+    def test_a_value_that_goes_or_shrinks_while_it_is_mapped_hurts_nobody(self):
+        self.prepare(self.host, ("count",), ("pull", "counter"))
+        self.assertEqual(self.run_command(self.host, "count", ).status, 200)
+        for request in (("PUT", b"abc"), ("DELETE", None)):
+            self.host.ask(request[0], "/v1/state/t/counter", request[1])
+            self.run_command(self.host, "pull", "counter")
+            self.assertIn(self.run_command(self.host, "count").status, (200, 500))
+        self.assertEqual(self.host.ask("GET", "/healthz").status, 200)
+
+    def test_a_store_that_is_killed_is_used_again_when_it_is_back(self):
+        redis, (a, _) = self.two_hosts("--state-timeout", "500")
+        self.prepare(a, ("bump", "n"))
+        self.assertEqual(self.output(a, "bump", "n"), "1")
+        redis.restart()  # empty, as it keeps nothing
+        self.wait_for(lambda: self.run_command(a, "bump", "n").status == 200)
+        self.assertEqual(a.ask("GET", "/v1/state/t/n").status, 200)
 
     def test_a_store_that_stops_fails_calls_in_time_and_is_used_again(self):
         redis, (a, b) = self.two_hosts("--state-timeout", "500")

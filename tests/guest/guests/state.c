@@ -166,6 +166,25 @@ static int locks(void) {
   return 0;
 }
 
+#ifdef __wasm_atomics__
+// Waits until somebody else has written to a word of state, without running meanwhile.
+static int waits(void) {
+  int *word = spore_state_map("word", 8, 0, 0);
+  CHECK(__builtin_wasm_memory_atomic_wait32(word, 1, -1) == 1);
+  CHECK(__builtin_wasm_memory_atomic_wait32(word + 1, 0, 1000000) == 2);
+  CHECK(__builtin_wasm_memory_atomic_notify(word + 1, 5) == 0);
+  const int result = __builtin_wasm_memory_atomic_wait32(word, 0, -1);
+  CHECK(result == 0 || result == 1);
+  return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+static int notifies(void) {
+  int *word = spore_state_map("word", 8, 0, 0);
+  __atomic_store_n(word, 33, __ATOMIC_SEQ_CST);
+  return (int)__builtin_wasm_memory_atomic_notify(word, 100);
+}
+#endif
+
 // Adds one to a number, and publishes it: alone on all hosts, or not.
 static int bump(const char* key, int alone) {
   const uint32_t bytes = length(key);
@@ -197,11 +216,28 @@ int main(int argc, char** argv) {
   if (!strcmp(command, "spin")) return spin();
   if (!strcmp(command, "lists")) return lists();
   if (!strcmp(command, "locks")) return locks();
+#ifdef __wasm_atomics__
+  if (!strcmp(command, "waits")) return waits();
+  if (!strcmp(command, "notifies")) return notifies();
+#endif
   if (!strcmp(command, "bump")) return bump(argv[2], 0);
   if (!strcmp(command, "bump-alone")) return bump(argv[2], 1);
   if (!strcmp(command, "lock")) {  // KEY: and ends with it
     printf("%lld", (long long)spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000));
     return 0;
+  }
+  if (!strcmp(command, "hold")) {  // KEY: its lock, until there is a value KEY.go; then writes and publishes
+    const char *key = argv[2];
+    char go[64];
+    snprintf(go, sizeof(go), "%s.go", key);
+    CHECK(spore_state_lock(key, length(key), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) == 0);
+    int64_t *number = spore_state_map(key, 8, 0, 0);
+    CHECK(number);
+    const char held[] = "held";
+    CHECK(spore_state_append("held", 4, held, 4) >= 0);  // to be seen by whoever waits for it
+    while (spore_state_size(go, length(go)) == -ENOENT) usleep(10000);
+    *number = 1000;
+    return (int)-spore_state_push(key, length(key), 0, 0);
   }
   if (!strcmp(command, "die")) {  // KEY: with its lock held
     CHECK(spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) >= 0);
