@@ -1,5 +1,5 @@
 // Gives its input back.
-import { input, write } from "./spore";
+import { input, write } from "../../sdk/assemblyscript/spore";
 
 export function spore_call(): i32 {
   write(input());

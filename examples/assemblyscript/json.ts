@@ -1,5 +1,5 @@
 // A JSON transform (cpp/json.cc says which) with a JSON reader of its own.
-import { input, print } from "./spore";
+import { input, print } from "../../sdk/assemblyscript/spore";
 
 const COUNT_MAX: f64 = 1e9;
 const DEPTH_MAX: i32 = 64;

@@ -1,5 +1,5 @@
 // Counts the words of its input (c/wordcount.c says what a word is).
-import { input, print } from "./spore";
+import { input, print } from "../../sdk/assemblyscript/spore";
 
 class Word {
   constructor(public text: string, public count: u32) {}

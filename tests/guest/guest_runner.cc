@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/guarded.h"
 #include "compiler/compiler.h"
 #include "faaslet/code_arena.h"
 #include "faaslet/proto_faaslet.h"
@@ -19,11 +20,10 @@ namespace {
 
 constexpr auto kRunTimeMax = std::chrono::seconds(30);
 
-// What outlives the single run: the process has one code arena, and one seat for its main thread.
+// What outlives the single run: the process has one code arena.
 struct World {
   std::unique_ptr<faaslet::CodeArena> arena;
-  std::unique_ptr<faaslet::Seat> seat;
-  std::map<std::string, std::shared_ptr<const faaslet::ProtoFaaslet>> protos;
+  Guarded<std::map<std::string, std::shared_ptr<const faaslet::ProtoFaaslet>>> protos;
   Watchdog watchdog;
 
   World() {
@@ -32,11 +32,11 @@ struct World {
     arena = std::move(*reserved);
     auto installed = faaslet::install_signal_handlers();
     CHECK(installed, installed.error().message);
-    seat = std::make_unique<faaslet::Seat>();
   }
 
   std::shared_ptr<const faaslet::ProtoFaaslet> load(const std::string& guest) {
-    auto& proto = protos[guest];
+    auto all = protos.lock();
+    auto& proto = (*all)[guest];
     if (proto) return proto;
     auto wasm = read_file(std::filesystem::path(GUEST_MODULES) / (guest + ".wasm"));
     CHECK(wasm, wasm.error().message);
@@ -57,6 +57,12 @@ World& world() {
   return *kWorld;
 }
 
+// The calling thread's; made after the world, which installs the handlers.
+faaslet::Seat& seat_of_this_thread() {
+  thread_local faaslet::Seat seat;
+  return seat;
+}
+
 }  // namespace
 
 std::string GuestRun::summary() const {
@@ -69,6 +75,7 @@ GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments,
                    std::function<void(std::function<void()>)> while_running) {
   World& all = world();
   const auto proto = all.load(guest);
+  faaslet::Seat& seat = seat_of_this_thread();
   arguments.insert(arguments.begin(), guest);
   setup.arguments = std::move(arguments);
   auto state = HostState::make(std::move(setup));
@@ -83,16 +90,16 @@ GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments,
   auto faaslet = faaslet::Faaslet::restore(std::move(*slot), proto, *links, &run.state);
   CHECK(faaslet, faaslet.error().message);
 
-  const uint64_t generation = all.seat->begin_call();
-  auto guard = all.watchdog.watch(*all.seat, generation, limits.deadline.value_or(faaslet::Clock::now() + kRunTimeMax));
+  const uint64_t generation = seat.begin_call();
+  auto guard = all.watchdog.watch(seat, generation, limits.deadline.value_or(faaslet::Clock::now() + kRunTimeMax));
   std::thread other;
   if (while_running) {
-    other = std::thread([&] { while_running([&] { all.seat->interrupt(generation); }); });
+    other = std::thread([&] { while_running([&] { seat.interrupt(generation); }); });
   }
-  run.result = host::run(**faaslet, run.state, *all.seat, *entry, limits);
+  run.result = host::run(**faaslet, run.state, seat, *entry, limits);
   if (other.joinable()) other.join();
   EXPECT_FALSE(guard.fired() && !limits.deadline) << guest << " did not end in time";
-  all.seat->end_call();
+  seat.end_call();
   return run;
 }
 

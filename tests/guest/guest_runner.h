@@ -1,5 +1,5 @@
 // Runs the guest programs of this folder: compiles each once, and gives every run a Faaslet and a HostState of its own.
-// All on the test's thread, which has the seat.
+// A run is on the thread that asks for it, which has a seat from its first run on; any number of threads.
 #pragma once
 
 #include <filesystem>
@@ -19,9 +19,9 @@ struct GuestRun {
   std::string summary() const;
 };
 
-// `guest`: the name of a file in guests/, without ".c". Arguments get the guest's name in front. A run that takes
-// longer than 30 seconds, or than its deadline, is interrupted. `while_running` is called on another thread, with what
-// interrupts the run.
+// `guest`: the name of a program in guests/, without its suffix. Arguments get the guest's name in front. A run that
+// takes longer than 30 seconds, or than its deadline, is interrupted. `while_running` is called on another thread, with
+// what interrupts the run.
 GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments = {}, CallSetup setup = {},
                    RunLimits limits = {}, std::function<void(std::function<void()> interrupt)> while_running = {});
 

@@ -2,63 +2,16 @@
 
 import contextlib
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
 import threading
 import unittest
 
 from host import DEADLINE_S, SANITIZED, Background, Host, SystemTest
+from redis_server import Redis
 
 GUEST = os.environ.get("SPORE_STATE_GUEST", "")  # tests/guest/guests/state.c
 KILLS = int(os.environ.get("SPORE_STATE_KILLS", "5"))
 ENOENT, ENOMEM, ESTALE, ETIMEDOUT, EHOSTUNREACH = 44, 48, 72, 73, 23
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Redis:
-    def __init__(self, *flags):
-        self.folder = tempfile.mkdtemp(prefix="spore-redis-")
-        self.port = free_port()
-        self.flags = flags
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
-             *self.flags], stdout=subprocess.DEVNULL)
-        pause = threading.Event()
-        for _ in range(DEADLINE_S * 50):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                if connection.recv(16).startswith(b"+PONG"):
-                    return
-            pause.wait(0.02)
-        raise RuntimeError("redis-server does not start")
-
-    def url(self):
-        return f"redis://127.0.0.1:{self.port}"
-
-    def restart(self):
-        self.process.kill()
-        self.process.wait()
-        self.start()
-
-    def send(self, number):
-        self.process.send_signal(number)
-
-    def close(self):
-        self.send(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 with open(GUEST, "rb") as file:

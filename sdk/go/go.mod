@@ -1,0 +1,3 @@
+module spore
+
+go 1.21
