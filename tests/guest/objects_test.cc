@@ -71,12 +71,13 @@ TEST_F(Objects, CountersOfTwoHostsAddUp) {
 }
 
 TEST_F(Objects, ACounterLosesNothingOfWhatManyAddAtOnce) {
-  constexpr int kAdds = 20'000;
+  constexpr int kAdds = 1'000'000;
   std::vector<std::thread> threads;
   std::vector<std::string> said(4);
   for (size_t i = 0; i < said.size(); ++i)
-    threads.emplace_back(
-        [&, i] { said[i] = say(i < 2 ? a_ : b_, {"counter", "c", "loop=" + std::to_string(kAdds) + ",100", "push"}); });
+    threads.emplace_back([&, i] {
+      said[i] = say(i < 2 ? a_ : b_, {"counter", "c", "loop=" + std::to_string(kAdds) + ",10000", "push"});
+    });
   for (auto& thread : threads) thread.join();
   for (const auto& line : said) EXPECT_EQ(line, "");
   for (StateHost* host : {&a_, &b_})
