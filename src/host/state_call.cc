@@ -42,7 +42,13 @@ Result<void> push_or_discard(state::LocalTier& tier, state::Replica& replica, st
 
 Result<void> pull_or_discard(state::LocalTier& tier, state::Replica& replica, state::Deadline deadline) {
   const auto pulled = replica.pull(deadline);
-  if (pulled) return {};
+  if (pulled) {
+    // Others may have made it longer; what is here of that so far is holes.
+    if (tier.charge(replica, replica.size_bytes())) return {};
+    TRY(tier.make_room_for(replica, replica.size_bytes()));
+    tier.charge(replica, replica.size_bytes());
+    return {};
+  }
   if (pulled.error().code == ErrorCode::kNotFound && replica.published()) tier.discard(replica.id());
   return std::unexpected(pulled.error());
 }
