@@ -34,12 +34,12 @@ extern "C" {
 // Bytes of the input.
 SPORE_IMPORT(input_size) uint32_t spore_input_size(void);
 
-// Copies at most `size_bytes` bytes of the input, from `offset` on, to `to`; returns how many. 0: `offset` is at or past
-// the end. Any part may be read any number of times.
-SPORE_IMPORT(input_read) uint32_t spore_input_read(uint32_t offset, void *to, uint32_t size_bytes);
+// Copies at most `size_bytes` bytes of the input, from `offset` on, to `to`; returns how many. 0: `offset` is at or
+// past the end. Any part may be read any number of times.
+SPORE_IMPORT(input_read) uint32_t spore_input_read(uint32_t offset, void* to, uint32_t size_bytes);
 
 // Appends to the output; returns size_bytes. A call whose output passes the function's limit ends there, as failed.
-SPORE_IMPORT(output_write) uint32_t spore_output_write(const void *from, uint32_t size_bytes);
+SPORE_IMPORT(output_write) uint32_t spore_output_write(const void* from, uint32_t size_bytes);
 
 // ---- state: byte arrays that outlive calls, shared by the functions of a tenant (docs/state.md) ----
 //
@@ -51,40 +51,40 @@ SPORE_IMPORT(output_write) uint32_t spore_output_write(const void *from, uint32_
 // where there is none; with size 0, as large as it is. It stays until the call ends. Use spore_state_map().
 #define SPORE_STATE_READ_ONLY 1u
 SPORE_IMPORT(state_map)
-int64_t spore_state_map_(const char *key, uint32_t key_bytes, uint64_t size_bytes, uint32_t flags);
-SPORE_IMPORT(state_unmap) int64_t spore_state_unmap(const char *key, uint32_t key_bytes);
+int64_t spore_state_map_(const char* key, uint32_t key_bytes, uint64_t size_bytes, uint32_t flags);
+SPORE_IMPORT(state_unmap) int64_t spore_state_unmap(const char* key, uint32_t key_bytes);
 
 // Copies out of and into the value, without mapping it. How many bytes; reading gives 0 at the end.
 SPORE_IMPORT(state_read)
-int64_t spore_state_read(const char *key, uint32_t key_bytes, uint64_t offset, void *to, uint32_t size_bytes);
+int64_t spore_state_read(const char* key, uint32_t key_bytes, uint64_t offset, void* to, uint32_t size_bytes);
 SPORE_IMPORT(state_write)
-int64_t spore_state_write(const char *key, uint32_t key_bytes, uint64_t offset, const void *from, uint32_t size_bytes);
+int64_t spore_state_write(const char* key, uint32_t key_bytes, uint64_t offset, const void* from, uint32_t size_bytes);
 // Behind the value's end, in the global tier at once; makes the value where there is none. The offset of these bytes.
 SPORE_IMPORT(state_append)
-int64_t spore_state_append(const char *key, uint32_t key_bytes, const void *from, uint32_t size_bytes);
+int64_t spore_state_append(const char* key, uint32_t key_bytes, const void* from, uint32_t size_bytes);
 
-SPORE_IMPORT(state_size) int64_t spore_state_size(const char *key, uint32_t key_bytes);
-SPORE_IMPORT(state_resize) int64_t spore_state_resize(const char *key, uint32_t key_bytes, uint64_t size_bytes);
-SPORE_IMPORT(state_delete) int64_t spore_state_delete(const char *key, uint32_t key_bytes);
-// Keys that begin with the prefix and come after `after`, each with a NUL behind it; how many bytes, 0: no more. Room for
-// at least 513.
+SPORE_IMPORT(state_size) int64_t spore_state_size(const char* key, uint32_t key_bytes);
+SPORE_IMPORT(state_resize) int64_t spore_state_resize(const char* key, uint32_t key_bytes, uint64_t size_bytes);
+SPORE_IMPORT(state_delete) int64_t spore_state_delete(const char* key, uint32_t key_bytes);
+// Keys that begin with the prefix and come after `after`, each with a NUL behind it; how many bytes, 0: no more. Room
+// for at least 513.
 SPORE_IMPORT(state_list)
-int64_t spore_state_list(const char *prefix, uint32_t prefix_bytes, const char *after, uint32_t after_bytes, char *to,
+int64_t spore_state_list(const char* prefix, uint32_t prefix_bytes, const char* after, uint32_t after_bytes, char* to,
                          uint32_t size_bytes);
 
 // Publishes what has changed on this host in the pages of 4 KiB that the range touches; size 0: to the end.
 SPORE_IMPORT(state_push)
-int64_t spore_state_push(const char *key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
+int64_t spore_state_push(const char* key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
 // Takes over the newest version and fetches that range of it; what is not pushed yet stays.
 SPORE_IMPORT(state_pull)
-int64_t spore_state_pull(const char *key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
+int64_t spore_state_pull(const char* key, uint32_t key_bytes, uint64_t offset, uint64_t size_bytes);
 
 // From now on, on this host, pushes of the value merge what was changed into what is there: they add the difference, or
 // take the smaller or larger of both. Everything written before must be pushed, else -ESTALE.
 enum { SPORE_OVERWRITE, SPORE_SUM, SPORE_MIN, SPORE_MAX };
 enum { SPORE_I32, SPORE_I64, SPORE_F32, SPORE_F64 };
 SPORE_IMPORT(state_merge)
-int64_t spore_state_merge(const char *key, uint32_t key_bytes, uint32_t op, uint32_t element);
+int64_t spore_state_merge(const char* key, uint32_t key_bytes, uint32_t op, uint32_t element);
 
 // Compare and set: publishes only if the global tier still has that version, else -EAGAIN.
 struct spore_state_version {
@@ -92,26 +92,27 @@ struct spore_state_version {
   uint64_t number;
 };
 SPORE_IMPORT(state_version)
-int64_t spore_state_version(const char *key, uint32_t key_bytes, struct spore_state_version *version);
+int64_t spore_state_version(const char* key, uint32_t key_bytes, struct spore_state_version* version);
 SPORE_IMPORT(state_push_if)
-int64_t spore_state_push_if(const char *key, uint32_t key_bytes, const struct spore_state_version *version);
+int64_t spore_state_push_if(const char* key, uint32_t key_bytes, const struct spore_state_version* version);
 
-// Locks by key, among the calls of this host or (SPORE_LOCK_GLOBAL) of all hosts; there need be no value. Many calls may
-// hold one for reading, or one for writing. Waits for it; what is still held when the call ends is given back. 0, or 1
-// where the last holder for writing died with it and the value may be half changed. -ETIMEDOUT; -EDEADLK: this call, or
-// one that waits for it, holds it already. Pushes made under a global lock that was lost meanwhile are refused: -ESTALE.
+// Locks by key, among the calls of this host or (SPORE_LOCK_GLOBAL) of all hosts; there need be no value. Many calls
+// may hold one for reading, or one for writing. Waits for it; what is still held when the call ends is given back. 0,
+// or 1 where the last holder for writing died with it and the value may be half changed. -ETIMEDOUT; -EDEADLK: this
+// call, or one that waits for it, holds it already. Pushes made under a global lock that was lost meanwhile are
+// refused: -ESTALE.
 #define SPORE_LOCK_WRITE 1u
 #define SPORE_LOCK_GLOBAL 2u
 SPORE_IMPORT(state_lock)
-int64_t spore_state_lock(const char *key, uint32_t key_bytes, uint32_t flags, uint32_t timeout_ms);
+int64_t spore_state_lock(const char* key, uint32_t key_bytes, uint32_t flags, uint32_t timeout_ms);
 // With the flags it was taken with. -ENOENT: not held.
-SPORE_IMPORT(state_unlock) int64_t spore_state_unlock(const char *key, uint32_t key_bytes, uint32_t flags);
+SPORE_IMPORT(state_unlock) int64_t spore_state_unlock(const char* key, uint32_t key_bytes, uint32_t flags);
 
 // spore_state_map_() for a key that ends with a NUL; a null pointer and *error where it fails (error may be null).
-static inline void *spore_state_map(const char *key, uint64_t size_bytes, uint32_t flags, int *error) {
+static inline void* spore_state_map(const char* key, uint64_t size_bytes, uint32_t flags, int* error) {
   const int64_t mapped = spore_state_map_(key, (uint32_t)__builtin_strlen(key), size_bytes, flags);
   if (error) *error = mapped < 0 ? (int)-mapped : 0;
-  return mapped < 0 ? (void *)0 : (void *)(uintptr_t)mapped;
+  return mapped < 0 ? (void*)0 : (void*)(uintptr_t)mapped;
 }
 
 #ifdef __cplusplus

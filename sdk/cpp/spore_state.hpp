@@ -283,8 +283,6 @@ __attribute__((target("atomics"), noinline)) inline T atomic_load(const T* from)
 // An integer of 64 bits that wraps. add() is atomic among the functions of a host; push() adds to the global value what
 // was added on this host since the last push, once, whoever added it. value() is what this host knows: the global value
 // at the last pull and everything that was added here.
-//
-// A pull that meets add() on the same host may lose that add: let those who add only push, and pull where nobody adds.
 class Counter {
  public:
   // Makes it, at 0, where there is none.

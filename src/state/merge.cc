@@ -1,6 +1,8 @@
 #include "state/merge.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -84,6 +86,47 @@ void subtract(std::span<uint8_t> now, ByteSpan base, Element element) {
     case Element::kI64: return each(uint64_t{});
     case Element::kF32: return each(float{});
     case Element::kF64: return each(double{});
+  }
+}
+
+namespace {
+
+// `Bits`: the unsigned integer of the element's size.
+template <class T, class Bits>
+void rebase_all(std::span<uint8_t> here, ByteSpan theirs, ByteSpan base, MergeOp op, Element element) {
+  static_assert(sizeof(T) == sizeof(Bits) && std::atomic_ref<Bits>::is_always_lock_free);
+  for (size_t at = 0; at < here.size(); at += sizeof(T)) {
+    Bits their_bits, base_bits;
+    std::memcpy(&their_bits, theirs.data() + at, sizeof(Bits));
+    std::memcpy(&base_bits, base.data() + at, sizeof(Bits));
+    if (their_bits == base_bits) continue;
+    const std::atomic_ref<Bits> element_here(*reinterpret_cast<Bits*>(here.data() + at));
+    Bits before = element_here.load(), after;
+    do {
+      if (before == base_bits) {
+        after = their_bits;
+      } else if (op == MergeOp::kSum) {
+        const T sum =
+            static_cast<T>(std::bit_cast<T>(before) + (std::bit_cast<T>(their_bits) - std::bit_cast<T>(base_bits)));
+        after = std::bit_cast<Bits>(sum);
+      } else {
+        after = before;
+        merge_into({reinterpret_cast<uint8_t*>(&after), sizeof(after)}, theirs.subspan(at, sizeof(T)), op, element);
+      }
+    } while (!element_here.compare_exchange_weak(before, after));
+  }
+}
+
+}  // namespace
+
+void rebase(std::span<uint8_t> here, ByteSpan theirs, ByteSpan base, MergeOp op, Element element) {
+  CHECK(here.size() == theirs.size() && here.size() == base.size() && here.size() % element_bytes(element) == 0,
+        here.size(), theirs.size(), base.size());
+  switch (element) {  // unsigned: integers wrap
+    case Element::kI32: return rebase_all<uint32_t, uint32_t>(here, theirs, base, op, element);
+    case Element::kI64: return rebase_all<uint64_t, uint64_t>(here, theirs, base, op, element);
+    case Element::kF32: return rebase_all<float, uint32_t>(here, theirs, base, op, element);
+    case Element::kF64: return rebase_all<double, uint64_t>(here, theirs, base, op, element);
   }
 }
 

@@ -17,6 +17,11 @@ void merge_into(std::span<uint8_t> into, ByteSpan from, MergeOp op, Element elem
 // What must be merged into `base` by sums to come to `now`: overwrites `now` with that, element by element.
 void subtract(std::span<uint8_t> now, ByteSpan base, Element element);
 
+// Brings `here`, which others may change atomically meanwhile, from counting on `base` to counting on `theirs`: an
+// element that is still as in `base` becomes theirs; another one gets what theirs differs from `base` by (kSum), or is
+// merged with it. All of one size, whole elements; `here` aligned to them. Not for kOverwrite.
+void rebase(std::span<uint8_t> here, ByteSpan theirs, ByteSpan base, MergeOp op, Element element);
+
 // True where all bytes are zero.
 bool is_zero(ByteSpan bytes);
 // Without the zeros at the end.

@@ -599,15 +599,15 @@ Result<Version> Replica::settle_merge(Deadline deadline) {
   return pushed->after.version;
 }
 
-// What others made of the run, and what is not pushed of it here: both are here afterwards. Guests that write to it
-// meanwhile may lose that.
-Result<void> Replica::merge_run(uint64_t begin, std::span<uint8_t> theirs, const Merging& merging) {
-  ASSIGN_OR_RETURN(Bytes ours, read_file(file_.get(), begin, theirs.size()));
+// What others made of the run, and what is not pushed of it here: both are here afterwards, also what guests add to it
+// by atomic instructions meanwhile. `begin` is that of a page.
+Result<void> Replica::merge_run(uint64_t begin, ByteSpan theirs, const Merging& merging) {
   ASSIGN_OR_RETURN(const Bytes base, read_file(base_.get(), begin, theirs.size()));
-  TRY(write_file(base_.get(), begin, theirs));
-  if (merging.op == MergeOp::kSum) subtract(ours, base, merging.element);
-  if (merging.op == MergeOp::kSum || ours != base) merge_into(theirs, ours, merging.op, merging.element);
-  return write_file(file_.get(), begin, theirs);
+  void* at = ::mmap(nullptr, theirs.size(), PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), static_cast<off_t>(begin));
+  if (at == MAP_FAILED) return fail_errno("map a replica of state");
+  const Mapping here(at, theirs.size());
+  rebase({here.data(), here.size()}, theirs, base, merging.op, merging.element);
+  return write_file(base_.get(), begin, theirs);
 }
 
 // ---- pull -----------------------------------------------------------------------------------------------------------
@@ -669,17 +669,14 @@ Result<Version> Replica::pull(Deadline deadline) {
       for (uint64_t at = 0; at < here.size(); at += kPageBytes)
         if (std::memcmp(here.data() + at, bytes.data() + at, kPageBytes) == 0 && !merges)
           wanted &= ~pages_within(chunk, first + at, first + at + kPageBytes);
-      const uint64_t dirty = dirty_now();
-      if (!merges) wanted &= ~dirty;
+      if (!merges) wanted &= ~dirty_now();
       Result<void> written;
       each_run({&wanted, 1}, [&](uint64_t from, uint64_t to) {
         const uint64_t begin = base + from, end = std::min(base + to, file_end);
         if (begin >= end || !written) return;
         const auto run = std::span(bytes).subspan(begin - first, end - begin);
-        if (merges && (dirty & pages_within(chunk, begin, end)))
-          written = merge_run(begin, run.first(std::min(end, size_bytes()) - begin), merging);
-        else
-          written = write_content(begin, run);
+        written = merges ? merge_run(begin, run.first(std::min(end, size_bytes()) - begin), merging)
+                         : write_content(begin, run);
       });
       TRY(std::move(written));
     }

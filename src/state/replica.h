@@ -198,7 +198,7 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
                                                      const std::vector<uint64_t>& taken, uint64_t size) const;
   // Sends unsettled_. Where it is known that it was not applied, its pages are dirty again.
   Result<Version> settle_merge(Deadline deadline);
-  Result<void> merge_run(uint64_t begin, std::span<uint8_t> theirs, const Merging& merging);
+  Result<void> merge_run(uint64_t begin, ByteSpan theirs, const Merging& merging);
 
   const ValueId id_;
   GlobalTier& tier_;

@@ -616,6 +616,37 @@ TEST_F(ReplicaTest, SumsOfTwoHostsAreExactAlsoWhereAnswersAreLost) {
   }
 }
 
+TEST_F(ReplicaTest, AtomicAddsDuringPullsAndPushesAreCountedOnce) {
+  constexpr uint64_t kElements = 1'024;
+  store(Bytes(kElements * 8, 0));
+  const std::array<std::shared_ptr<Replica>, 2> replicas{a_.open(), b_.open()};
+  for (const auto& replica : replicas) ASSERT_TRUE(replica->set_merging({MergeOp::kSum, Element::kI64}, soon()));
+  const std::array<Mapped, 2> windows{Mapped(replicas[0], true), Mapped(replicas[1], true)};
+  std::atomic<bool> stop = false;
+  std::array<std::vector<int64_t>, 2> added{std::vector<int64_t>(kElements), std::vector<int64_t>(kElements)};
+  std::vector<std::thread> adders;
+  for (unsigned h = 0; h < 2; ++h) {
+    adders.emplace_back([&, h] {
+      std::mt19937 random(h);
+      while (!stop) {
+        const uint64_t index = random() % kElements;
+        const auto delta = static_cast<int64_t>(random() % 1'000);
+        std::atomic_ref(reinterpret_cast<int64_t*>(windows[h].data())[index]) += delta;
+        added[h][index] += delta;
+      }
+    });
+  }
+  for (int round = 0; round < 300; ++round) {
+    ASSERT_TRUE(replicas[round % 2]->push({}, soon()));
+    ASSERT_TRUE(replicas[(round + round / 7) % 2]->pull(soon()));
+  }
+  stop = true;
+  for (auto& adder : adders) adder.join();
+  for (const auto& replica : replicas) ASSERT_TRUE(replica->push({}, soon()));
+  const Bytes result = stored();
+  for (uint64_t i = 0; i < kElements; ++i) ASSERT_EQ(element<int64_t>(result, i), added[0][i] + added[1][i]) << i;
+}
+
 TEST_F(ReplicaTest, MinimaAndMaximaOfTwoHosts) {
   for (const MergeOp op : {MergeOp::kMin, MergeOp::kMax}) {
     const ValueId id{"tenant", op == MergeOp::kMin ? "min" : "max"};

@@ -169,7 +169,7 @@ static int locks(void) {
 #ifdef __wasm_atomics__
 // Waits until somebody else has written to a word of state, without running meanwhile.
 static int waits(void) {
-  int *word = spore_state_map("word", 8, 0, 0);
+  int* word = spore_state_map("word", 8, 0, 0);
   CHECK(__builtin_wasm_memory_atomic_wait32(word, 1, -1) == 1);
   CHECK(__builtin_wasm_memory_atomic_wait32(word + 1, 0, 1000000) == 2);
   CHECK(__builtin_wasm_memory_atomic_notify(word + 1, 5) == 0);
@@ -179,7 +179,7 @@ static int waits(void) {
 }
 
 static int notifies(void) {
-  int *word = spore_state_map("word", 8, 0, 0);
+  int* word = spore_state_map("word", 8, 0, 0);
   __atomic_store_n(word, 33, __ATOMIC_SEQ_CST);
   return (int)__builtin_wasm_memory_atomic_notify(word, 100);
 }
@@ -227,11 +227,11 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (!strcmp(command, "hold")) {  // KEY: its lock, until there is a value KEY.go; then writes and publishes
-    const char *key = argv[2];
+    const char* key = argv[2];
     char go[64];
     snprintf(go, sizeof(go), "%s.go", key);
     CHECK(spore_state_lock(key, length(key), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) == 0);
-    int64_t *number = spore_state_map(key, 8, 0, 0);
+    int64_t* number = spore_state_map(key, 8, 0, 0);
     CHECK(number);
     const char held[] = "held";
     CHECK(spore_state_append("held", 4, held, 4) >= 0);  // to be seen by whoever waits for it

@@ -16,18 +16,18 @@
 static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
 #define EXPECT_ERRNO(expression, wanted) EXPECT((expression) < 0 ? errno : 0, wanted)
 
-static long long size_of(const char *path) {
+static long long size_of(const char* path) {
   struct stat info;
   return stat(path, &info) ? -errno : info.st_size;
 }
 
-static void expect_bytes(int line, int fd, long long offset, const char *wanted, size_t size) {
+static void expect_bytes(int line, int fd, long long offset, const char* wanted, size_t size) {
   static char got[1 << 16];
   const ssize_t count = pread(fd, got, sizeof(got), offset);
   if (count == (ssize_t)size && !memcmp(got, wanted, size)) return;
   ++failures;
-  fprintf(stderr, "line %d: %lld bytes at %lld: '%.*s'\n", line, (long long)count, offset, (int)(count > 60 ? 60 : count),
-          got);
+  fprintf(stderr, "line %d: %lld bytes at %lld: '%.*s'\n", line, (long long)count, offset,
+          (int)(count > 60 ? 60 : count), got);
 }
 #define EXPECT_BYTES(fd, offset, wanted, size) expect_bytes(__LINE__, fd, offset, wanted, size)
 
@@ -97,12 +97,18 @@ static int file(void) {
   EXPECT(write(appends, "6", 1), 1);
   EXPECT(lseek(appends, 0, SEEK_CUR), 6);
   EXPECT(pwrite(appends, "7", 1, 0), 1);  // as Linux does
-  EXPECT_BYTES(fd, 0, "12\0" "4567", 7);
+  EXPECT_BYTES(fd, 0,
+               "12\0"
+               "4567",
+               7);
   char byte;
   EXPECT_ERRNO(read(appends, &byte, 1), EBADF);  // wasi-libc's word for ENOTCAPABLE
   EXPECT(fcntl(appends, F_SETFL, 0), 0);
   EXPECT(pwrite(appends, "8", 1, 0), 1);
-  EXPECT_BYTES(fd, 0, "82\0" "4567", 7);
+  EXPECT_BYTES(fd, 0,
+               "82\0"
+               "4567",
+               7);
   EXPECT(close(appends), 0);
 
   int reads = open(STATE "file", O_RDONLY);
@@ -112,7 +118,7 @@ static int file(void) {
   EXPECT(close(reads), 0);
 
   // The C library's own buffers.
-  FILE *stream = fopen(STATE "lines", "w");
+  FILE* stream = fopen(STATE "lines", "w");
   for (int i = 0; i < 10000; ++i) fprintf(stream, "line %d\n", i);
   EXPECT(fclose(stream), 0);
   stream = fopen(STATE "lines", "r");
@@ -127,7 +133,10 @@ static int file(void) {
   EXPECT(unlink(STATE "file"), 0);
   EXPECT(size_of(STATE "file"), -ENOENT);
   EXPECT_ERRNO(unlink(STATE "file"), ENOENT);
-  EXPECT_BYTES(fd, 0, "82\0" "4567", 7);
+  EXPECT_BYTES(fd, 0,
+               "82\0"
+               "4567",
+               7);
   EXPECT_ERRNO(pwrite(fd, "x", 1, 0), ESTALE);
   EXPECT_ERRNO(pwrite(fd, "x", 1, 100), ESTALE);
   EXPECT_ERRNO(ftruncate(fd, 100), ESTALE);
@@ -159,18 +168,18 @@ static int refused(void) {
   for (int i = 0; i < 512; ++i) strcpy(path + strlen(STATE) + 3 * i, "%6B");
   EXPECT(size_of(path), -ENOENT);
   static const struct {
-    const char *path;
+    const char* path;
     int error;
   } kPaths[] = {
-      {STATE "%", EINVAL},          {STATE "%4", EINVAL},       {STATE "%zz", EINVAL},
-      {STATE "%00", EINVAL},        {STATE "a%00b", EINVAL},    {STATE "\xff", EINVAL},
-      {STATE "%FF", EINVAL},        {STATE "%C0%80", EINVAL},   {STATE "a//b", EINVAL},
-      {STATE "a/./b", EINVAL},      {STATE "./a/", ENOTDIR},    {STATE "value/", ENOTDIR},
-      {STATE "a//", EINVAL},        {STATE "..", EPERM},        {STATE "../input", EPERM},
-      {STATE "../state/a", EPERM},  {STATE "a/../b", EPERM},    {STATE "a/..", EPERM},
-      {STATE "../../etc", EPERM},   {STATE "../", EPERM},       {STATE "value/x", ENOENT},
-      {STATE "/value", EINVAL},     {"/spore/stat", ENOENT},    {"/spore/statefull", ENOENT},
-      {"/spore/input/a", ENOTDIR},  {"/spore/../x", EPERM},     {"/spore/state%2Fvalue", ENOENT},
+      {STATE "%", EINVAL},         {STATE "%4", EINVAL},     {STATE "%zz", EINVAL},
+      {STATE "%00", EINVAL},       {STATE "a%00b", EINVAL},  {STATE "\xff", EINVAL},
+      {STATE "%FF", EINVAL},       {STATE "%C0%80", EINVAL}, {STATE "a//b", EINVAL},
+      {STATE "a/./b", EINVAL},     {STATE "./a/", ENOTDIR},  {STATE "value/", ENOTDIR},
+      {STATE "a//", EINVAL},       {STATE "..", EPERM},      {STATE "../input", EPERM},
+      {STATE "../state/a", EPERM}, {STATE "a/../b", EPERM},  {STATE "a/..", EPERM},
+      {STATE "../../etc", EPERM},  {STATE "../", EPERM},     {STATE "value/x", ENOENT},
+      {STATE "/value", EINVAL},    {"/spore/stat", ENOENT},  {"/spore/statefull", ENOENT},
+      {"/spore/input/a", ENOTDIR}, {"/spore/../x", EPERM},   {"/spore/state%2Fvalue", ENOENT},
   };
   for (size_t i = 0; i < sizeof(kPaths) / sizeof(kPaths[0]); ++i) {
     // libc takes a leading "./" and nothing else away, but only of relative paths.
@@ -181,8 +190,9 @@ static int refused(void) {
     if (failures != before) fprintf(stderr, "  for %s\n", kPaths[i].path);
   }
   // Keys that look like ways out are keys.
-  static const char *kOdd[] = {"%2E%2E", "%2E%2E%2Finput", "a%2F..%2F..%2Fb", "{x}", "%25", "%2F", "a%2F%2Fb", "%2E", "a b",
-                               "...", "..a", "a/b/c", "\xc3\xa9", "%C3%A9t%C3%A9", "a\nb", "%01", "x%2F"};
+  static const char* kOdd[] = {
+      "%2E%2E", "%2E%2E%2Finput", "a%2F..%2F..%2Fb", "{x}",           "%25",  "%2F", "a%2F%2Fb", "%2E", "a b", "...",
+      "..a",    "a/b/c",          "\xc3\xa9",        "%C3%A9t%C3%A9", "a\nb", "%01", "x%2F"};
   for (size_t i = 0; i < sizeof(kOdd) / sizeof(kOdd[0]); ++i) {
     snprintf(path, sizeof(path), STATE "%s", kOdd[i]);
     const int odd = open(path, O_RDWR | O_CREAT | O_EXCL, 0666);
@@ -250,12 +260,12 @@ static int refused(void) {
   EXPECT(size_of(STATE "value"), -ENOENT);
 
   // Pointers outside memory change nothing.
-  __wasi_iovec_t outside = {(uint8_t *)0xfffffff0u, 8};
+  __wasi_iovec_t outside = {(uint8_t*)0xfffffff0u, 8};
   __wasi_size_t count;
   const int last = open(STATE "last", O_RDWR | O_CREAT, 0666);
   EXPECT(__wasi_fd_read(last, &outside, 1, &count), __WASI_ERRNO_FAULT);
-  EXPECT(__wasi_fd_write(last, (const __wasi_ciovec_t *)&outside, 1, &count), __WASI_ERRNO_FAULT);
-  EXPECT(__wasi_fd_readdir(directory, (uint8_t *)0xfffffff0u, 8, 0, &count), __WASI_ERRNO_FAULT);
+  EXPECT(__wasi_fd_write(last, (const __wasi_ciovec_t*)&outside, 1, &count), __WASI_ERRNO_FAULT);
+  EXPECT(__wasi_fd_readdir(directory, (uint8_t*)0xfffffff0u, 8, 0, &count), __WASI_ERRNO_FAULT);
   EXPECT(size_of(STATE "last"), 0);
   return finish();
 }
@@ -278,7 +288,7 @@ static int list_with(uint32_t bytes, int from) {
       if (at + sizeof(head) > used) break;
       memcpy(&head, buffer + at, sizeof(head));
       if (at + sizeof(head) + head.d_namlen > used) break;
-      const char *name = (const char *)buffer + at + sizeof(head);
+      const char* name = (const char*)buffer + at + sizeof(head);
       cookie = head.d_next;
       at += sizeof(head) + head.d_namlen;
       if (head.d_type != __WASI_FILETYPE_REGULAR_FILE) continue;
@@ -319,8 +329,8 @@ static int list(void) {
   EXPECT(list_with(4096, 100000), 0);
 
   // With readdir(), forwards and back.
-  DIR *directory = opendir("/spore/state");
-  struct dirent *entry;
+  DIR* directory = opendir("/spore/state");
+  struct dirent* entry;
   int count = 0, dots = 0;
   long middle = 0;
   while ((entry = readdir(directory))) {
@@ -368,7 +378,7 @@ static int list(void) {
 static int window(void) {
   const int fd = open(STATE "shared", O_RDWR | O_CREAT, 0666);
   EXPECT(ftruncate(fd, 100000), 0);
-  char *bytes = spore_state_map("shared", 0, 0, 0);
+  char* bytes = spore_state_map("shared", 0, 0, 0);
   EXPECT_TRUE(bytes);
   if (!bytes) return finish();
   EXPECT(pwrite(fd, "by the file", 11, 70000), 11);
@@ -384,21 +394,22 @@ static int window(void) {
   EXPECT(pread(fd, bytes + 20, 5, 70000), 5);
   EXPECT(memcmp(bytes + 20, "by th", 5), 0);
   // Into a window for reading only: nothing is there to write to.
-  const char *read_only = spore_state_map("shared", 0, SPORE_STATE_READ_ONLY, 0);
-  EXPECT_ERRNO(pread(fd, (void *)read_only, 5, 0), EFAULT);
+  const char* read_only = spore_state_map("shared", 0, SPORE_STATE_READ_ONLY, 0);
+  EXPECT_ERRNO(pread(fd, (void*)read_only, 5, 0), EFAULT);
   return finish();
 }
 
-static int one(int argc, char **argv) {
-  const char *command = argv[1];
+static int one(int argc, char** argv) {
+  const char* command = argv[1];
   char path[2000];
   snprintf(path, sizeof(path), STATE "%s", argc > 2 ? argv[2] : "");
   errno = 0;
   if (!strcmp(command, "put")) {  // KEY TEXT [MODE]
-    const char *mode = argc > 4 ? argv[4] : "";
-    const int fd = open(path, O_WRONLY | O_CREAT | (strchr(mode, 'a') ? O_APPEND : 0) | (strchr(mode, 't') ? O_TRUNC : 0) |
-                                  (strchr(mode, 's') ? O_SYNC : 0) | (strchr(mode, 'd') ? O_DSYNC : 0) |
-                                  (strchr(mode, 'r') ? O_RSYNC : 0),
+    const char* mode = argc > 4 ? argv[4] : "";
+    const int fd = open(path,
+                        O_WRONLY | O_CREAT | (strchr(mode, 'a') ? O_APPEND : 0) | (strchr(mode, 't') ? O_TRUNC : 0) |
+                            (strchr(mode, 's') ? O_SYNC : 0) | (strchr(mode, 'd') ? O_DSYNC : 0) |
+                            (strchr(mode, 'r') ? O_RSYNC : 0),
                         0666);
     if (fd < 0) return errno;
     if (write(fd, argv[3], strlen(argv[3])) != (ssize_t)strlen(argv[3])) return errno;
@@ -452,9 +463,9 @@ static int one(int argc, char **argv) {
     return 0;
   }
   if (!strcmp(command, "ls")) {  // DIRECTORY
-    DIR *directory = opendir(argv[2]);
+    DIR* directory = opendir(argv[2]);
     if (!directory) return errno;
-    struct dirent *entry;
+    struct dirent* entry;
     while ((entry = readdir(directory)))
       if (entry->d_name[0] != '.') printf("%s%s\n", entry->d_name, entry->d_type == DT_DIR ? "/" : "");
     return 0;
@@ -462,8 +473,8 @@ static int one(int argc, char **argv) {
   return 98;
 }
 
-int main(int argc, char **argv) {
-  const char *command = argc > 1 ? argv[1] : "";
+int main(int argc, char** argv) {
+  const char* command = argc > 1 ? argv[1] : "";
   if (!strcmp(command, "file")) return file();
   if (!strcmp(command, "refused")) return refused();
   if (!strcmp(command, "list")) return list();
