@@ -1,6 +1,7 @@
 #include "state/rocksdb_store.h"
 
 #include <rocksdb/cache.h>
+#include <rocksdb/convenience.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
@@ -71,9 +72,9 @@ rocksdb::Options options_of(const RocksDbOptions& options, std::shared_ptr<rocks
   // State is written more often than it lies still: only what has sunk to the bottom is worth compressing.
   out.compression = rocksdb::kNoCompression;
   out.bottommost_compression = rocksdb::kLZ4Compression;
-  // flush_when_large() comes first; logs are made as long as what it lets grow.
+  // flush_when_large() comes first.
   out.write_buffer_size = options.write_buffer_bytes + (256 << 20);
-  out.max_total_wal_size = options.write_buffer_bytes;
+  out.max_total_wal_size = options.write_buffer_bytes + (512 << 20);
   out.max_write_buffer_number = 3;
   out.max_background_jobs = 2;
   out.max_open_files = 512;
@@ -85,6 +86,12 @@ rocksdb::Options options_of(const RocksDbOptions& options, std::shared_ptr<rocks
 }
 
 constexpr std::chrono::seconds kCompactionsResumeInterval(5);
+constexpr std::chrono::seconds kResumeWait(3);
+constexpr std::chrono::seconds kWriteWait(10);  // for a flush
+constexpr uint64_t kReserve = 8 << 20;          // of the file system, beside what is in memory
+constexpr uint64_t kSmallBatchMax = 64 << 10;
+constexpr uint64_t kRoomMin = kReserve / 2;  // beside what is to be flushed
+constexpr uint64_t kCompactionsRoomMin = 32 << 20;
 constexpr size_t kDropOneByOneMax = 256;
 
 }  // namespace
@@ -121,6 +128,10 @@ Result<std::shared_ptr<RocksDbStore>> RocksDbStore::open(const std::filesystem::
 
 RocksDbStore::~RocksDbStore() {
   if (!db_) return;
+  if (const auto resuming = resuming_.lock()->result; resuming.valid()) {
+    rocksdb::CancelAllBackgroundWork(db_.get(), false);
+    resuming.wait();
+  }
   if (const Status status = db_->Close(); !status.ok()) spdlog::warn("close {}: {}", path_, status.ToString());
 }
 
@@ -181,13 +192,20 @@ Result<void> RocksDbStore::drop(rocksdb::WriteBatch& batch, const rocksdb_record
 }
 
 Result<void> RocksDbStore::write(rocksdb::WriteBatch& batch, Durable durable) {
+  // RocksDB 7.8 does not take a full disk well: it may abort, or never write again. So it is not let come to that, and
+  // the last of the room is for small batches, as those that remove values.
+  const uint64_t size = batch.GetDataSize();
+  if (!has_room(size + (size > kSmallBatchMax ? kReserve : kReserve / 2)))
+    return fail(ErrorCode::kResourceExhausted,
+                path_ + ": there is no room for " + std::to_string(size) + " bytes more");
   rocksdb::WriteOptions options;
   options.sync = durable == Durable::kYes;
   for (bool again = false;; again = true) {
-    if (broken_) TRY(resume());
+    if (broken_ || is_resuming_) TRY(resume());
     Status status;
     {
-      std::shared_lock writing(writing_);
+      std::shared_lock writing(writing_, kWriteWait);
+      if (!writing) return fail(ErrorCode::kResourceExhausted, path_ + ": it is being made ready to take writes again");
       if (broken_) continue;
       status = db_->Write(options, &batch);
       if (!status.ok()) broken_ = true;
@@ -215,10 +233,11 @@ bool RocksDbStore::is_large() const {
 
 void RocksDbStore::flush_when_large() {
   if (!is_large()) return;
-  std::unique_lock alone(writing_);
-  if (broken_ || !is_large()) return;
+  std::unique_lock alone(writing_, kWriteWait);
+  if (!alone || broken_ || !is_large()) return;
+  // While nobody writes: a flush that is still to begin when a write fails is forgotten by RocksDB 7.8, which then
+  // waits for it in Resume().
   rocksdb::FlushOptions options;
-  options.wait = false;
   options.allow_write_stall = true;
   Status status = db_->Flush(options);
   if (status.ok()) status = keep_memory_filled();
@@ -226,31 +245,59 @@ void RocksDbStore::flush_when_large() {
 }
 
 void RocksDbStore::resume_compactions() {
-  std::unique_lock alone(writing_, std::try_to_lock);
+  auto resuming = resuming_.lock();
   const auto now = Clock::now();
-  if (!alone || broken_ || now < resumed_last_ + kCompactionsResumeInterval) return;
-  resumed_last_ = now;
-  compactions_stopped_ = false;
-  Status status = db_->Resume();
-  if (status.ok()) status = keep_memory_filled();  // it may have flushed
-  if (!status.ok()) broken_ = true;
+  if (resuming->result.valid() || broken_ || now < resuming->last + kCompactionsResumeInterval ||
+      !has_room(kCompactionsRoomMin))
+    return;
+  resuming->last = now;
+  resuming->result = begin_resuming();
+}
+
+bool RocksDbStore::has_room(uint64_t beside) const {
+  uint64_t in_memory = 0;
+  db_->GetIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &in_memory);
+  std::error_code error;
+  const auto space = std::filesystem::space(path_, error);
+  return error || space.available >= in_memory + beside;
+}
+
+std::shared_future<Status> RocksDbStore::begin_resuming() {
+  is_resuming_ = true;
+  return std::async(std::launch::async,
+                    [this] {
+                      const std::unique_lock alone(writing_);
+                      broken_ = false;  // what fails from here on sets it again
+                      compactions_stopped_ = false;
+                      Status status = db_->Resume();
+                      if (status.ok()) status = keep_memory_filled();  // it may have flushed
+                      if (!status.ok()) broken_ = true;
+                      is_resuming_ = false;
+                      return status;
+                    })
+      .share();
 }
 
 Result<void> RocksDbStore::resume() {
-  std::unique_lock alone(writing_);
-  if (!broken_) return {};
-  const auto now = Clock::now();
-  if (now < resumed_last_ + resume_interval_)
-    return fail(ErrorCode::kResourceExhausted, path_ + ": a write failed a moment ago, most likely for want of room");
-  resumed_last_ = now;
-  broken_ = false;
-  compactions_stopped_ = false;
-  Status status = db_->Resume();
-  if (status.ok()) status = keep_memory_filled();
-  if (!status.ok()) {
-    broken_ = true;
-    return std::unexpected(error_of(status));
+  std::shared_future<Status> result;
+  {
+    auto resuming = resuming_.lock();
+    if (resuming->result.valid() && !is_resuming_) resuming->result = {};
+    if (!resuming->result.valid()) {
+      if (!broken_) return {};
+      const auto now = Clock::now();
+      if (now < resuming->last + resume_interval_)
+        return fail(ErrorCode::kResourceExhausted,
+                    path_ + ": a write failed a moment ago, most likely for want of room");
+      resuming->last = now;
+      if (!has_room(kRoomMin)) return fail(ErrorCode::kResourceExhausted, path_ + ": there is no room to write");
+      resuming->result = begin_resuming();
+    }
+    result = resuming->result;
   }
+  if (result.wait_for(kResumeWait) != std::future_status::ready)
+    return fail(ErrorCode::kResourceExhausted, path_ + ": it is being made ready to take writes again");
+  if (const Status status = result.get(); !status.ok()) return std::unexpected(error_of(status));
   spdlog::info("{} takes writes again", path_);
   return {};
 }

@@ -6,11 +6,13 @@
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <shared_mutex>
 #include <string>
 
+#include "base/guarded.h"
 #include "state/rocksdb_records.h"
 #include "state/rocksdb_tier.h"
 
@@ -67,8 +69,13 @@ class RocksDbStore {
   bool is_large() const;
   void flush_when_large();
   void resume_compactions();
-  // After a write that failed: makes the database write again.
+  // After a write that failed: makes the database write again. Fails while that takes longer than a moment.
   Result<void> resume();
+  // RocksDB's Resume() flushes what is in memory, and waits for ever where there is no room for it. So it is only begun
+  // where there is, and on a thread of its own, as room may go again.
+  // For so many bytes beside what is in memory.
+  bool has_room(uint64_t beside) const;
+  std::shared_future<rocksdb::Status> begin_resuming();
 
   const std::string path_;
   const std::chrono::milliseconds resume_interval_;
@@ -77,8 +84,13 @@ class RocksDbStore {
   std::atomic<bool> broken_ = false;  // a write or a flush failed, and resume() has not succeeded since
   std::atomic<bool> compactions_stopped_ = false;
   std::unique_ptr<rocksdb::DB> db_;
-  std::shared_mutex writing_;       // shared by writers; resume() has it alone
-  Clock::time_point resumed_last_;  // under writing_, alone
+  std::shared_timed_mutex writing_;  // shared by writers; who flushes or resumes has it alone
+  struct Resuming {
+    Clock::time_point last;
+    std::shared_future<rocksdb::Status> result;  // valid while it is under way
+  };
+  Guarded<Resuming> resuming_;
+  std::atomic<bool> is_resuming_ = false;
 };
 
 }  // namespace spore::state

@@ -206,7 +206,7 @@ TEST(RocksDbTier, ADiskThatFillsUpWhileMemoryGoesToFiles) {
 
 TEST(RocksDbTier, AFullFileSystemOfTheMachine) {
   const TemporaryDirectory directory;
-  if (::mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=8m") != 0)
+  if (::mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=32m") != 0)
     GTEST_SKIP() << "this process may not mount";
   struct Unmount {
     const std::filesystem::path path;
@@ -219,11 +219,11 @@ TEST(RocksDbTier, AFullFileSystemOfTheMachine) {
   uint64_t count = 0;
   auto pushed = put(*tier, id(0), bytes);
   while (pushed && count < 1000) pushed = put(*tier, id(++count), bytes);
-  ASSERT_FALSE(pushed) << "8 MiB held 100 MB";
+  ASSERT_FALSE(pushed) << "32 MiB held 100 MB";
   EXPECT_EQ(code_of(pushed), to_string(ErrorCode::kResourceExhausted)) << pushed.error().message;
-  EXPECT_GT(count, 10u);
+  EXPECT_GT(count, 50u);
   for (uint64_t i = 0; i < count; ++i) EXPECT_EQ(read(*tier, id(i)), bytes);
-  EXPECT_EQ(::mount("tmpfs", directory.path().c_str(), "tmpfs", MS_REMOUNT, "size=64m"), 0);
+  EXPECT_EQ(::mount("tmpfs", directory.path().c_str(), "tmpfs", MS_REMOUNT, "size=128m"), 0);
   pushed = put(*tier, id(count), bytes);
   EXPECT_TRUE(pushed) << pushed.error().message;
   EXPECT_EQ(tier->usage("tenant", soon())->keys, count + 1);
