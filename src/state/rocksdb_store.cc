@@ -151,7 +151,11 @@ Result<void> RocksDbStore::check_format() {
     return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's state");
   rocksdb::WriteBatch batch;
   batch.Put(key, Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
-  return write(batch, Durable::kYes);
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  // However little room there is: a host with a small disk starts, and refuses what comes later.
+  if (const Status status = db_->Write(options, &batch); !status.ok()) return std::unexpected(error_of(status));
+  return {};
 }
 
 Result<std::optional<std::string>> RocksDbStore::get(const std::string& key, const rocksdb::Snapshot* at) const {
