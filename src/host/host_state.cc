@@ -63,6 +63,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.call_streams = setup.call_streams;
   state.limits = setup.limits;
   state.local_layer = setup.local_layer;
+  state.children = std::move(setup.children);
   state.state_services = setup.state_services;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);

@@ -31,6 +31,7 @@
 
 namespace spore::host {
 
+class ChildCalls;      // host/child_calls.h
 struct StateServices;  // host/state_access.h
 struct StateListing;   // host/state_files.cc
 
@@ -85,6 +86,7 @@ struct CallSetup {
   Streams streams;
   CallStreams* call_streams = nullptr;  // outlives the call
   HostLimits limits;
+  std::shared_ptr<ChildCalls> children;           // null: it cannot call other functions
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
@@ -162,6 +164,7 @@ struct HostState {
 
   PendingCall pending;
 
+  std::shared_ptr<ChildCalls> children;
   const StateServices* state_services = nullptr;
   std::string tenant;
   std::string call_key;

@@ -6,6 +6,7 @@
 
 #include "host/assemblyscript.h"
 #include "host/binding.h"
+#include "host/chain_calls.h"
 #include "host/host_state.h"
 #include "host/spore_calls.h"
 #include "host/state_calls.h"
@@ -66,6 +67,34 @@ std::vector<ImportDeclaration> make_table() {
                            "returns how many, 0 past the end."),
       declare<&output_write>(kSpore, "output_write", InInitialiser::kNotCaptured,
                              "(pointer, size): appends size bytes to the call's output; returns size."),
+
+      // Calls of other functions: each returns what it says, or minus an error number of WASI (host/chain_calls.h).
+      declare<&calls::call>(kSpore, "call", InInitialiser::kNotCaptured,
+                            "(name, length, input, length): begins a call of a function of the same tenant, by name or "
+                            "name@version; a handle."),
+      declare<&call_self>(kSpore, "call_self", InInitialiser::kNotCaptured,
+                          "(index, input, length): the same of this module, entered at that function of its table, "
+                          "() -> () or () -> (i32)."),
+      declare<&call_detached>(kSpore, "call_detached", InInitialiser::kNotCaptured,
+                              "(name, length, input, length, pointer): a durable call that outlives this one; its id "
+                              "as 32 characters."),
+      declare<&call_await>(
+          kSpore, "call_await", InInitialiser::kNotCaptured,
+          "(handle, ms): waits for its end; 0, or its exit code. 2^32-1 ms: as long as this call may."),
+      declare<&call_await_any>(kSpore, "call_await_any", InInitialiser::kNotCaptured,
+                               "(pointer, count, ms): waits until one of these handles has ended; its position."),
+      declare<&call_output_size>(kSpore, "call_output_size", InInitialiser::kNotCaptured,
+                                 "(handle): the size of its output in bytes."),
+      declare<&call_output_read>(
+          kSpore, "call_output_read", InInitialiser::kNotCaptured,
+          "(handle, offset, pointer, size): copies at most size bytes of its output from offset; "
+          "how many, 0 at the end."),
+      declare<&call_message>(kSpore, "call_message", InInitialiser::kNotCaptured,
+                             "(handle, pointer, size): copies what went wrong, as text; how many bytes, 0: nothing."),
+      declare<&call_cancel>(kSpore, "call_cancel", InInitialiser::kNotCaptured,
+                            "(handle): cancels it, with all that it has called."),
+      declare<&call_close>(kSpore, "call_close", InInitialiser::kNotCaptured,
+                           "(handle): gives back its output and the handle; cancels it where it has not ended."),
 
       // State: each returns what it says, or minus an error number of WASI (host/state_calls.h).
       declare<&state_map>(kSpore, "state_map", InInitialiser::kNotCaptured,

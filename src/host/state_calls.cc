@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/child_calls.h"
 #include "host/state_call.h"
 
 namespace spore::host::calls {
@@ -302,10 +303,12 @@ Reply<int64_t> state_lock(HostCall& call, Key key, uint32_t key_len, uint32_t fl
     const auto now = state::Clock::now();
     const auto until = state.deadline.value_or(now + std::chrono::hours(1));
     state.locks_taken = true;
-    state.pending.operation =
-        on.services()->locks->lock(on.id(), flags & kLockWrite ? state::LockMode::kWrite : state::LockMode::kRead,
-                                   scope_of(flags), {.owner = state.call_key, .ancestors = {}, .until = until},
-                                   std::min(until, now + std::chrono::milliseconds(timeout_ms)));
+    state.pending.operation = on.services()->locks->lock(
+        on.id(), flags & kLockWrite ? state::LockMode::kWrite : state::LockMode::kRead, scope_of(flags),
+        {.owner = state.call_key,
+         .ancestors = state.children ? state.children->ancestors() : std::vector<std::string>{},
+         .until = until},
+        std::min(until, now + std::chrono::milliseconds(timeout_ms)));
   }
   if (on.still_waits()) return on.wait();
   const auto granted = *on.take_result();
