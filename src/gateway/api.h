@@ -14,10 +14,10 @@
 #include <string>
 #include <variant>
 
+#include "base/background.h"
 #include "functions/registry.h"
 #include "functions/shared_files.h"
 #include "gateway/access.h"
-#include "gateway/background.h"
 #include "gateway/call_log.h"
 #include "gateway/metrics.h"
 #include "gateway/operations.h"
