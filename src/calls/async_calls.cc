@@ -13,9 +13,9 @@ using worker::CallStatus;
 
 namespace {
 
-constexpr milliseconds kRefusedPause(100);    // of a call that the worker's queue had no room for, and up to
+constexpr milliseconds kRefusedPause(100);  // of a call that the worker's queue had no room for, and up to
 constexpr milliseconds kRefusedPauseMax(1'000);
-constexpr milliseconds kStorePause(1'000);    // of one whose attempt could not be begun in the store
+constexpr milliseconds kStorePause(1'000);  // of one whose attempt could not be begun in the store
 constexpr milliseconds kKeeperInterval(1'000);
 constexpr size_t kExpiredAtOnce = 256;
 
@@ -67,10 +67,10 @@ Result<std::unique_ptr<AsyncCalls>> AsyncCalls::open(const std::filesystem::path
   const AsyncOptions& given = calls->options_;
   const auto now = Clock::now();
   const int64_t now_ms = given.store.now_ms();
-  ASSIGN_OR_RETURN(calls->store_,
-                   CallStore::open(directory, objects, given.store, [&](const CallRecord& record) {
+  ASSIGN_OR_RETURN(calls->store_, CallStore::open(directory, objects, given.store, [&](const CallRecord& record) {
                      // Whatever the wall clock says now: nobody waits for longer than a retry can take.
-                     const auto pause = std::clamp(milliseconds(record.due_ms - now_ms), milliseconds(0), given.retry_cap);
+                     const auto pause =
+                         std::clamp(milliseconds(record.due_ms - now_ms), milliseconds(0), given.retry_cap);
                      calls->schedule(record, record.state == CallState::kRetrying ? now + pause : now);
                    }));
   return calls;
@@ -139,8 +139,8 @@ Result<AsyncCalls::Accepted> AsyncCalls::accept(Submission submission) {
   if (!known) return fail(ErrorCode::kNotFound, "there is no function " + submission.function.text());
   const auto is_asked_for = [&](const auto& version) { return version.number == submission.version; };
   if (submission.version && std::ranges::none_of(known->versions, is_asked_for))
-    return fail(ErrorCode::kNotFound, submission.function.text() + " has no version " +
-                                          std::to_string(submission.version) + " (any more)");
+    return fail(ErrorCode::kNotFound,
+                submission.function.text() + " has no version " + std::to_string(submission.version) + " (any more)");
   if (state_.lock()->draining) return fail(ErrorCode::kUnavailable, "the host is shutting down");
   const int64_t now_ms = options_.store.now_ms();
   CallRecord record;
@@ -170,10 +170,9 @@ Result<AsyncCalls::Accepted> AsyncCalls::accept(Submission submission) {
 
 Result<CallId> AsyncCalls::submit(const functions::FunctionId& function, Bytes input, std::string key,
                                   uint32_t attempts_max) {
-  ASSIGN_OR_RETURN(const Accepted accepted, accept({.function = function,
-                                                    .input = std::move(input),
-                                                    .key = std::move(key),
-                                                    .attempts_max = attempts_max}));
+  ASSIGN_OR_RETURN(
+      const Accepted accepted,
+      accept({.function = function, .input = std::move(input), .key = std::move(key), .attempts_max = attempts_max}));
   return accepted.record.id;
 }
 
@@ -245,8 +244,7 @@ std::optional<uint64_t> AsyncCalls::watch(const CallId& id, Until until, Clock::
     number = ++state->last_watcher;
     state->watched.emplace(id, number);
     state->watch_ends.emplace(deadline, number);
-    state->watchers.emplace(
-        number, Watcher{.id = id, .until = until, .deadline = deadline, .woken = std::move(woken)});
+    state->watchers.emplace(number, Watcher{.id = id, .until = until, .deadline = deadline, .woken = std::move(woken)});
     if (state->watch_ends.begin()->second != number) return number;
   }
   changed_.notify_one();
@@ -298,8 +296,7 @@ void AsyncCalls::runner_loop() {
       taken = state->waiting.take(now, {.in_turn = state->in_turn < options_.in_flight_max,
                                         .first = state->first < options_.waited_for_in_flight_max});
     if (taken) {
-      state->running[taken->id] = {
-          .tenant = taken->tenant, .order = taken->order, .lease_until = now + options_.lease};
+      state->running[taken->id] = {.tenant = taken->tenant, .order = taken->order, .lease_until = now + options_.lease};
       ++(taken->order == Schedule::Order::kFirst ? state->first : state->in_turn);
     }
     if (taken || !woken.empty()) {
@@ -335,31 +332,30 @@ void AsyncCalls::leave_running(const CallId& id, std::optional<Clock::time_point
 
 Result<std::optional<CallRecord>> AsyncCalls::begin_in_store(const CallId& id) {
   bool too_often_lost = false;
-  ASSIGN_OR_RETURN(const auto begun,
-                   store_->change(
-                       id,
-                       [&](CallRecord& record) {
-                         if (record.ended()) return false;
-                         if (record.state == CallState::kRunning) ++record.lost;
-                         if (record.lost > kLostMax) {
-                           too_often_lost = true;
-                           record.result = {};
-                           record.result.id = id;
-                           record.result.status = CallStatus::kFailed;
-                           record.result.error = {ErrorCode::kInternal,
-                                                  "its host died, or could not store its end, " +
-                                                      std::to_string(record.lost) + " times"};
-                           set_ended(record, CallState::kFailed);
-                           return true;
-                         }
-                         record.state = CallState::kRunning;
-                         ++record.attempt;
-                         record.runner = runner_number_;
-                         record.started_ms = options_.store.now_ms();
-                         record.lease_until_ms = record.started_ms + options_.lease.count();
-                         return true;
-                       },
-                       Synced::kYes));
+  ASSIGN_OR_RETURN(const auto begun, store_->change(
+                                         id,
+                                         [&](CallRecord& record) {
+                                           if (record.ended()) return false;
+                                           if (record.state == CallState::kRunning) ++record.lost;
+                                           if (record.lost > kLostMax) {
+                                             too_often_lost = true;
+                                             record.result = {};
+                                             record.result.id = id;
+                                             record.result.status = CallStatus::kFailed;
+                                             record.result.error = {ErrorCode::kInternal,
+                                                                    "its host died, or could not store its end, " +
+                                                                        std::to_string(record.lost) + " times"};
+                                             set_ended(record, CallState::kFailed);
+                                             return true;
+                                           }
+                                           record.state = CallState::kRunning;
+                                           ++record.attempt;
+                                           record.runner = runner_number_;
+                                           record.started_ms = options_.store.now_ms();
+                                           record.lease_until_ms = record.started_ms + options_.lease.count();
+                                           return true;
+                                         },
+                                         Synced::kYes));
   if (!begun || !begun->changed) return std::nullopt;
   tell(begun->record);
   if (!too_often_lost) return begun->record;
@@ -441,7 +437,7 @@ void AsyncCalls::end(CallRecord begun, CallResult result) {
       break;
     default: break;
   }
-  if (attempt_ended_) attempt_ended_(begun, result);
+  if (auto told = attempt_ended_.lock(); *told) (*told)(begun, result);
   auto stored = store_end(begun, result);
   if (!stored && result.status == CallStatus::kOk) {
     // There may be room for less.
@@ -489,8 +485,7 @@ Result<std::optional<CallStore::Changed>> AsyncCalls::store_end(const CallRecord
     }
     record.state = CallState::kRetrying;
     record.ended_ms = options_.store.now_ms();  // of the attempt
-    record.due_ms =
-        record.ended_ms + backoff(record.failures, options_.retry_base, options_.retry_cap, draw()).count();
+    record.due_ms = record.ended_ms + backoff(record.failures, options_.retry_base, options_.retry_cap, draw()).count();
     return true;
   };
   return store_->change(begun.id, change, Synced::kYes, &ending);

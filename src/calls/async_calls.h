@@ -1,8 +1,10 @@
-// Durable calls: they are on the disk before they are acknowledged, run at least once, and keep their results for a time.
+// Durable calls: they are on the disk before they are acknowledged, run at least once, and keep their results for a
+// time.
 //
 //   accept --> CallStore --> Schedule --runner--> start: begin the attempt, load, Worker::submit --done--> end: result
 //                               ^                                                             |        and end of the
-//                               `---- after a backoff: it failed, and has attempts left ------'        call in one batch
+//                               `---- after a backoff: it failed, and has attempts left ------'        call in one
+//                               batch
 //
 // An attempt has a number, and a lease which is renewed while it runs. What ends a call names the attempt: one that is
 // not the last any more changes nothing. A call that is running is run again only when its lease is over and this host
@@ -12,7 +14,7 @@
 // An attempt that the host's queue refused, or that draining ended, was none. A call whose attempts are used up has
 // failed; unless its client waited for it, it is a dead letter, to be replayed or discarded.
 //
-// Methods that return Result may wait for the disk. Any thread, but start(), stop() and what is set before.
+// Methods that return Result may wait for the disk. Any thread, but start() and stop().
 #pragma once
 
 #include <atomic>
@@ -41,9 +43,9 @@ struct AsyncOptions {
   size_t in_flight_max = 8;               // attempts at once
   size_t waited_for_in_flight_max = 256;  // beside those, attempts of calls whose clients wait
   std::chrono::milliseconds lease{30'000};
-  std::chrono::milliseconds result_ttl{24 * 3'600'000};       // of calls that have ended
-  std::chrono::milliseconds dead_ttl{7 * 24 * 3'600'000ll};   // of dead letters
-  std::chrono::milliseconds key_ttl{24 * 3'600'000};          // of idempotency keys
+  std::chrono::milliseconds result_ttl{24 * 3'600'000};      // of calls that have ended
+  std::chrono::milliseconds dead_ttl{7 * 24 * 3'600'000ll};  // of dead letters
+  std::chrono::milliseconds key_ttl{24 * 3'600'000};         // of idempotency keys
   std::chrono::milliseconds retry_base{200};
   std::chrono::milliseconds retry_cap{60'000};
   uint32_t attempts_default = 3;
@@ -83,9 +85,9 @@ class AsyncCalls {
   AsyncCalls(const AsyncCalls&) = delete;
   AsyncCalls& operator=(const AsyncCalls&) = delete;
 
-  // Told of every attempt that ended, on a thread of this.
+  // Told of every attempt that ended, on a thread of this. Nobody is being told any more when another is set, or none.
   using AttemptEnded = std::function<void(const CallRecord& record, const worker::CallResult& result)>;
-  void on_attempt_ended(AttemptEnded told) { attempt_ended_ = std::move(told); }  // before start()
+  void on_attempt_ended(AttemptEnded told) { *attempt_ended_.lock() = std::move(told); }
   // Begins to run calls. `worker` takes them until stop() has returned.
   void start(worker::Worker& worker);
   // Takes no calls and begins no attempts any more; watchers are called. Attempts under way may end.
@@ -109,10 +111,11 @@ class AsyncCalls {
   Result<Bytes> log(const CallRecord& record) const { return store_->log(record); }
   Result<CallPage> list(const ListQuery& query) const { return store_->list(query); }
 
-  // A call that waits never runs; one that runs is interrupted, and what it does until then changes nothing of the call.
-  // Gives the call as it is then: cancelled, unless it had ended before. Nothing where there is none.
+  // A call that waits never runs; one that runs is interrupted, and what it does until then changes nothing of the
+  // call. Gives the call as it is then: cancelled, unless it had ended before. Nothing where there is none.
   Result<std::optional<CallRecord>> cancel(const CallId& id);
-  // A dead letter has all its attempts again. kFailedPrecondition where it is none. Nothing where there is no such call.
+  // A dead letter has all its attempts again. kFailedPrecondition where it is none. Nothing where there is no such
+  // call.
   Result<std::optional<CallRecord>> replay(const CallId& id);
   // Removes a dead letter; whether it was one.
   Result<bool> discard(const CallId& id);
@@ -184,7 +187,7 @@ class AsyncCalls {
   const AsyncOptions options_;
   const uint64_t runner_number_;
   worker::Worker* worker_ = nullptr;
-  AttemptEnded attempt_ended_;
+  Guarded<AttemptEnded> attempt_ended_;
   std::unique_ptr<CallStore> store_;
   std::atomic<uint64_t> accepted_{0}, attempts_{0}, succeeded_{0}, failed_{0}, cancelled_{0};
   Guarded<State> state_;

@@ -129,7 +129,7 @@ Bytes CallRecord::write() const {
   out.write(key_until_ms);
   out.write(created_ms);
   out.write(state);
-  for (const uint32_t number : {revision, attempt, failures, lost}) out.write(number);
+  for (const uint32_t number : {attempt, failures, lost}) out.write(number);
   out.write<uint8_t>(dead);
   out.write(runner);
   for (const int64_t time : {lease_until_ms, started_ms, due_ms, ended_ms, expires_ms}) out.write(time);
@@ -160,7 +160,7 @@ std::optional<CallRecord> CallRecord::parse(ByteSpan bytes) {
   out.key_until_ms = in.read<int64_t>();
   out.created_ms = in.read<int64_t>();
   out.state = in.read<CallState>();
-  for (uint32_t* number : {&out.revision, &out.attempt, &out.failures, &out.lost}) *number = in.read<uint32_t>();
+  for (uint32_t* number : {&out.attempt, &out.failures, &out.lost}) *number = in.read<uint32_t>();
   out.dead = in.read<uint8_t>() != 0;
   out.runner = in.read<uint64_t>();
   for (int64_t* time : {&out.lease_until_ms, &out.started_ms, &out.due_ms, &out.ended_ms, &out.expires_ms})

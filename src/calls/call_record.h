@@ -53,15 +53,14 @@ struct CallRecord {
   functions::FunctionId function;
   uint64_t version = 0;  // 0: whichever is current when an attempt begins
   uint32_t attempts_max = 1;
-  uint64_t timeout_ms = 0;     // shortens the function's; 0: does not
-  bool client_waits = false;   // it is told of a failure itself
-  std::string key;             // of idempotency; "": none
-  Digest asked{};              // of what was asked with the key
-  int64_t key_until_ms = 0;    // it stands for this call until then, and until the call has ended
+  uint64_t timeout_ms = 0;    // shortens the function's; 0: does not
+  bool client_waits = false;  // it is told of a failure itself
+  std::string key;            // of idempotency; "": none
+  Digest asked{};             // of what was asked with the key
+  int64_t key_until_ms = 0;   // it stands for this call until then, and until the call has ended
   int64_t created_ms = 0;
 
   CallState state = CallState::kQueued;
-  uint32_t revision = 0;  // of this record
   uint32_t attempt = 0;   // number of the last one; whatever ends it must name it
   uint32_t failures = 0;  // attempts that failed, since the last replay
   uint32_t lost = 0;      // attempts without an end: their hosts died, or could not store it

@@ -66,12 +66,11 @@ int64_t wall_clock_ms() {
 Result<std::unique_ptr<CallStore>> CallStore::open(const std::filesystem::path& directory,
                                                    object_store::ObjectStore& objects, CallStoreOptions options,
                                                    const std::function<void(const CallRecord&)>& each_live) {
-  ASSIGN_OR_RETURN(auto database,
-                   state::RocksDbStore::open(directory,
-                                             {.cache_bytes = kCacheBytes,
-                                              .write_buffer_bytes = kWriteBufferBytes,
-                                              .env = options.env},
-                                             kFormatVersion));
+  ASSIGN_OR_RETURN(
+      auto database,
+      state::RocksDbStore::open(
+          directory, {.cache_bytes = kCacheBytes, .write_buffer_bytes = kWriteBufferBytes, .env = options.env},
+          kFormatVersion));
   std::unique_ptr<CallStore> store(new CallStore(std::move(database), objects, std::move(options)));
   TRY(store->load(each_live));
   TRY(store->remove_lost_objects());
@@ -231,7 +230,6 @@ Result<std::optional<CallStore::Changed>> CallStore::change(const CallId& id,
   Changed out{.record = *before};
   CallRecord& after = out.record;
   if (!change(after)) return Changed{.record = *before};
-  ++after.revision;
   out.changed = true;
   rocksdb::WriteBatch batch;
   std::string object;

@@ -6,8 +6,8 @@
 // An object is written before the record that refers to it and removed after it; one that no record refers to, as after
 // a crash, goes when the store is opened.
 //
-// There are bounds on the calls that are stored and on their bytes, in all and of a tenant; they are checked when a call
-// comes in. Intake also leaves some MiB of the disk to what the calls that are stored still have to write.
+// There are bounds on the calls that are stored and on their bytes, in all and of a tenant; they are checked when a
+// call comes in. Intake also leaves some MiB of the disk to what the calls that are stored still have to write.
 //
 // All methods may wait for the disk. Any thread.
 #pragma once
@@ -102,8 +102,8 @@ class CallStore {
   // Removes calls whose time is over, at most so many; how many.
   Result<size_t> expire(size_t count_max);
 
-  // kInvalidArgument: the cursor is none of this list's. Looks at a bounded number of calls for one page, so that a page
-  // may hold fewer than there are, and still have a cursor.
+  // kInvalidArgument: the cursor is none of this list's. Looks at a bounded number of calls for one page, so that a
+  // page may hold fewer than there are, and still have a cursor.
   Result<CallPage> list(const ListQuery& query) const;
   CallStoreUsage usage() const;
   const std::string& path() const { return database_->path(); }

@@ -1,5 +1,5 @@
-// Which call runs next: the calls that wait to be run, those that are due and those that are due later. Decisions alone:
-// time is an argument, nothing blocks. For one thread at a time.
+// Which call runs next: the calls that wait to be run, those that are due and those that are due later. Decisions
+// alone: time is an argument, nothing blocks. For one thread at a time.
 //
 // Calls whose clients wait go first, in their order. The others are taken from their tenants in turn, so that a tenant
 // with many does not keep those of another waiting; of one tenant in the order in which they became due.
@@ -66,8 +66,9 @@ class Schedule {
   std::deque<std::string> turns_;                       // each tenant of those once
 };
 
-// How long a call waits after so many failures (from 1): anything up to `base` doubled with each failure, at most `cap`;
-// `random` is the draw, of all 64 bits. Full jitter, as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+// How long a call waits after so many failures (from 1): anything up to `base` doubled with each failure, at most
+// `cap`; `random` is the draw, of all 64 bits. Full jitter, as in "Exponential Backoff And Jitter" (AWS Architecture
+// Blog, 2015).
 std::chrono::milliseconds backoff(uint32_t failures, std::chrono::milliseconds base, std::chrono::milliseconds cap,
                                   uint64_t random);
 
