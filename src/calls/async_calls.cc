@@ -411,7 +411,6 @@ void AsyncCalls::run(CallRecord record) {
     return running != state->running.end() && running->second.cancelled;
   };
   if (is_cancelled()) return leave_running(id, std::nullopt);
-  ++attempts_;
   worker_->submit(std::move(request), [this, record = std::move(record)](CallResult result) mutable {
     auto ended = std::make_shared<std::pair<CallRecord, CallResult>>(std::move(record), std::move(result));
     Background::Task task = [this, ended] { end(std::move(ended->first), std::move(ended->second)); };
@@ -429,14 +428,18 @@ void AsyncCalls::end(CallRecord begun, CallResult result) {
   switch (result.status) {
     case CallStatus::kQueueFull:
     case CallStatus::kTenantQueueFull:
-      --attempts_;
       return end_unstarted(begun, kRefusedPause + milliseconds(draw() % kRefusedPauseMax.count()));
-    case CallStatus::kDraining: --attempts_; return end_unstarted(begun, milliseconds(0));
+    case CallStatus::kTimedOut:
+      // In the queue. A client that waits is told so.
+      if (result.start != worker::StartKind::kNone || begun.client_waits) break;
+      return end_unstarted(begun, kRefusedPause + milliseconds(draw() % kRefusedPauseMax.count()));
+    case CallStatus::kDraining: return end_unstarted(begun, milliseconds(0));
     case CallStatus::kCancelled:
       if (draining) return end_unstarted(begun, milliseconds(0));
       break;
     default: break;
   }
+  ++attempts_;
   if (auto told = attempt_ended_.lock(); *told) (*told)(begun, result);
   auto stored = store_end(begun, result);
   if (!stored && result.status == CallStatus::kOk) {

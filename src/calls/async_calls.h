@@ -11,7 +11,7 @@
 // does not run it any more, as where its end could not be stored for want of room; or at the start, where the lock of
 // the database says that whoever ran it is gone.
 //
-// An attempt that the host's queue refused, or that draining ended, was none. A call whose attempts are used up has
+// An attempt that the host's queue refused or held for too long, or that draining ended, was none. A call whose attempts are used up has
 // failed; unless its client waited for it, it is a dead letter, to be replayed or discarded.
 //
 // Methods that return Result may wait for the disk. Any thread, but start() and stop().
@@ -59,7 +59,7 @@ struct AsyncStats {
   size_t watchers = 0;
   CallStoreUsage stored;
   uint64_t accepted = 0;  // since the start, as all below
-  uint64_t attempts = 0;
+  uint64_t attempts = 0;  // that ended
   uint64_t succeeded = 0, failed = 0, cancelled = 0;
 };
 

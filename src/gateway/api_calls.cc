@@ -85,7 +85,6 @@ Response accepted_response(const CallRecord& record, bool existed) {
   Response response = json_response(202, json_of(record));
   response.add_field("Location", "/v1/calls/" + record.id.text());
   response.add_field("Spore-Call-Id", record.id.text());
-  response.add_field("Preference-Applied", "respond-async");
   if (existed) response.add_field("Spore-Replayed", "true");
   return response;
 }
@@ -221,7 +220,11 @@ void Api::accept_call(std::shared_ptr<CallsRequest> request) {
   request->input_share.release();
   if (!accepted) return respond(*request, refusal_of(accepted.error(), request->path));
   const CallRecord& record = accepted->record;
-  if (request->async) return respond(*request, accepted_response(record, accepted->existed));
+  if (request->async) {
+    Response response = accepted_response(record, accepted->existed);
+    response.add_field("Preference-Applied", "respond-async");
+    return respond(*request, std::move(response));
+  }
   request->id = record.id;
   request->client_waits = true;
   if (!accepted->existed) {
@@ -314,7 +317,7 @@ void Api::calls(Request& request, Responder responder) {
     asked->wait = parse_wait(*wait);
     if (!asked->wait) return refuse(problem(400, "wait is 1ms to 60s, as 500ms or 30s", request.path()));
   }
-  asked->events = asked->endpoint == Endpoint::kOneCall && asked->method == Verb::get &&
+  asked->events = asked->endpoint == Endpoint::kOneCall && request.method == Verb::get &&
                   request.field(Field::kAccept).find("text/event-stream") != std::string::npos;
   asked->responder.emplace(std::move(responder));
   work_on_calls(asked, &Api::ask_about_call);

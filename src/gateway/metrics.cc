@@ -100,7 +100,7 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_async_calls_stored_bytes", "gauge", "Bytes of them.", calls.stored.bytes);
   single(out, "spore_async_watchers", "gauge", "Requests that wait for a durable call.", calls.watchers);
   single(out, "spore_async_calls_accepted_total", "counter", "Durable calls that were stored.", calls.accepted);
-  single(out, "spore_async_attempts_total", "counter", "Attempts to run them.", calls.attempts);
+  single(out, "spore_async_attempts_total", "counter", "Attempts to run them that ended.", calls.attempts);
   head(out, "spore_async_calls_completed_total", "counter", "Durable calls that ended, by status.");
   sample(out, "spore_async_calls_completed_total", "{status=\"succeeded\"}", calls.succeeded);
   sample(out, "spore_async_calls_completed_total", "{status=\"failed\"}", calls.failed);
