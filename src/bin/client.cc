@@ -184,6 +184,9 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
 struct CallArguments {
   std::string function, file;
   std::optional<std::string> text;
+  std::string key;
+  unsigned attempts = 0;
+  bool async = false;
   bool verbose = false;
 };
 
@@ -199,6 +202,13 @@ Result<void> call(const Client& client, const CallArguments& arguments) {
   ASSIGN_OR_RETURN(const Bytes input, input_of(arguments));
   HttpRequest request{.method = "POST", .target = target.path() + "/call", .body = input};
   request.fields = {{"Content-Type", "application/octet-stream"}};
+  if (!arguments.key.empty()) request.fields.emplace_back("Idempotency-Key", arguments.key);
+  if (arguments.attempts) request.fields.emplace_back("Spore-Attempts", std::to_string(arguments.attempts));
+  if (arguments.async) {
+    request.fields.emplace_back("Prefer", "respond-async");
+    ASSIGN_OR_RETURN(const json accepted, client.send_for_json(std::move(request)));
+    return write_out(text_of(accepted, "id") + "\n");
+  }
   ASSIGN_OR_RETURN(const HttpResponse response, client.send(std::move(request), write_out));
   if (arguments.verbose)
     std::fprintf(stderr, "call %s: %s, %s us\n", response.field("spore-call-id").c_str(),
@@ -340,6 +350,9 @@ void add_client(CLI::App& app, int& exit_code) {
   auto* const text = command->add_option("-d,--data", calling->text, "The input");
   command->add_option("--data-file", calling->file, "The file that holds the input; - is standard input")
       ->excludes(text);
+  command->add_flag("--async", calling->async, "Do not wait: print the id of the call, for `spore calls`");
+  command->add_option("--key", calling->key, "Idempotency key: however often it is sent, the function is called once");
+  command->add_option("--attempts", calling->attempts, "Attempts where it fails; with --async or --key");
   command->add_flag("-v,--verbose", calling->verbose, "Tell the call's id and time on standard error");
   command->footer("Without --data and --data-file the input is read from standard input, unless that is a terminal.");
 
