@@ -1,18 +1,18 @@
 // Calls of other functions as files: /spore/call/FUNCTION, for programs that know nothing of Spore. A descriptor is one
 // call of that function, or of FUNCTION@VERSION:
 //
-//   write               appends to its input, of up to HostLimits::input_bytes_max, as all inputs of this call together
-//                       that are being written (EFBIG)
+//   write               appends to its input; all inputs that a call is writing are up to HostLimits::input_bytes_max
+//                       together (EFBIG)
 //   fsync, fdatasync    begins it; so does the first read. Its input is closed then (EPIPE)
-//   read                waits for its end, gives the output, then 0. Where it failed, the first read gives the error
-//   and
-//                       the following ones what went wrong in words: the child's message, or "exit code N"
-//   poll                readable once it has ended; of one that has not begun EINVAL. Writable until it begins
-//   fstat               st_size: 0, and once it has ended the size of what can be read
+//   read                waits for its end and gives the output, then 0. Of one that failed, the first read gives the
+//                       error, the following ones what went wrong in words: its message, "exit code N" in front
+//   poll                readable once it has ended, EINVAL before it has begun; writable until it begins
+//   fstat               st_size: the bytes that there are to read in all, 0 until it has ended
 //   close               forgets it; cancels what still runs
 //
-// It has no positions: ESPIPE. Errors of a child are those of chain_calls.h, and EIO where its exit code is not 0; of
-// one that cannot begin ENOENT, EINVAL, EBUSY (a limit), told by fsync and by the first read. With O_NONBLOCK reading is EAGAIN while it runs.
+// It has no positions: ESPIPE. Errors of a child are those of chain_calls.h, and EIO where its exit code is not 0. One
+// that cannot begin is ENOENT, EINVAL or EBUSY (a limit), told by fsync and by the first read. With O_NONBLOCK reading
+// is EAGAIN while it runs.
 //
 // FUNCTION is one component of a path, as it is written. The functions of WASI (wasi_*.cc) come here with what
 // call_path() recognises, and with descriptors of the kind kCall. All run on the thread of the call.
