@@ -51,6 +51,9 @@ struct ServeOptions {
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
+  size_t tenant_concurrency_max = 0;
+  worker::ChainLimits chain;
+  uint64_t tree_mib_max = 1'024;
   size_t connections_max = 8'192;
   unsigned compiler_threads = std::max(1u, std::thread::hardware_concurrency());
   uint64_t compiler_mib_max = 4'096;
@@ -252,12 +255,18 @@ Result<void> serve(const ServeOptions& options) {
   if (!slots_as_asked) pool.slots_max = slots.slots;
   pool.idle_bytes_max = options.idle_mib_max << 20;
   pool.memory_left_min = options.memory_left_mib_min << 20;
+  worker::ChainLimits chain = options.chain;
+  chain.tree_bytes_max = options.tree_mib_max << 20;
+  chain.input_bytes_max = options.input_mib_max << 20;
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .tenant_concurrency_max = options.tenant_concurrency_max,
+                         .chain = chain,
                          .pool = pool,
                          .file_roots = file_roots,
-                         .state = &state_services},
+                         .state = &state_services,
+                         .registry = registry.get()},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
@@ -269,6 +278,9 @@ Result<void> serve(const ServeOptions& options) {
                     .state = state.get(),
                     .value_bytes_max = options.value_mib_max << 20,
                     .publish_threads = options.publish_threads});
+  worker.set_hooks({.ended = [&api](worker::CallResult& result, const functions::LoadedFunction& function,
+                                    uint64_t input) { api.chained_call_ended(result, function, input); },
+                    .begin_detached = {}});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
                                                                .web_address = web.address,
@@ -338,6 +350,16 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
+  add("--tenant-concurrency", options->tenant_concurrency_max,
+      "Calls of one tenant that run at once; 0: as many as there are seats")
+      ->check(CLI::Range(0, 1'000'000));
+  add("--chain-depth", options->chain.depth_max, "Calls below each other: a call, its call, and so on")
+      ->check(CLI::Range(0, 100'000));
+  add("--chain-children", options->chain.children_max, "Calls that one call has made and not closed")
+      ->check(CLI::Range(0, 1'000'000));
+  add("--chain-calls", options->chain.tree_calls_max, "Calls that one call from outside leads to")
+      ->check(CLI::Range(0, 10'000'000));
+  add("--chain-mib", options->tree_mib_max, "Their inputs and outputs, at once")->check(CLI::Range(1, 1 << 20));
   add("--connections", options->connections_max, "Connections open at once")->check(CLI::Range(1, 1'000'000));
   add("--compiler-threads", options->compiler_threads, "Threads of one compilation")->check(CLI::Range(1, 256));
   add("--compiler-mib", options->compiler_mib_max, "Memory of one compilation")->check(CLI::Range(64, 1 << 20));

@@ -337,24 +337,35 @@ void Api::end_call(worker::CallResult result, const functions::LoadedFunction& f
   }
 }
 
+// Takes the log.
+CallLogEntry Api::log_entry(worker::CallResult& result, const functions::LoadedFunction& function,
+                            uint64_t input_bytes) {
+  return {.id = result.id,
+          .function = function.id,
+          .version = function.version.number,
+          .ended_at = std::chrono::system_clock::now(),
+          .outcome = result.status,
+          .exit_code = result.exit_code,
+          .detail = result.status == worker::CallStatus::kFailed ? result.error.message : result.trap.message,
+          .queued = result.queued,
+          .duration = result.duration,
+          .input_bytes = input_bytes,
+          .output_bytes = result.output.size() + result.output_streamed,
+          .log = std::move(result.log),
+          .log_truncated = result.log_truncated};
+}
+
+void Api::chained_call_ended(worker::CallResult& result, const functions::LoadedFunction& function,
+                             uint64_t input_bytes) {
+  metrics_.count_call(result);
+  call_log_.add(log_entry(result, function, input_bytes));
+}
+
 Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
                           uint64_t input_bytes, unsigned streamed) {
   metrics_.count_call(result);
   Response response;
-  CallLogEntry entry{
-      .id = result.id,
-      .function = function.id,
-      .version = function.version.number,
-      .ended_at = std::chrono::system_clock::now(),
-      .outcome = result.status,
-      .exit_code = result.exit_code,
-      .detail = result.status == worker::CallStatus::kFailed ? result.error.message : result.trap.message,
-      .queued = result.queued,
-      .duration = result.duration,
-      .input_bytes = input_bytes,
-      .output_bytes = result.output.size() + result.output_streamed,
-      .log = std::move(result.log),
-      .log_truncated = result.log_truncated};
+  CallLogEntry entry = log_entry(result, function, input_bytes);
   if (streamed) {
     call_log_.add(std::move(entry));
     metrics_.count_response(streamed);

@@ -52,6 +52,8 @@ class Api final : public Application {
 
   // The server that this answers for; before its first request.
   void serve(Server& server) { server_ = &server; }
+  // For ChainHooks::ended.
+  void chained_call_ended(worker::CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes);
   // From now on calls and changes are refused, and /readyz says so.
   void drain() { draining_.store(true, std::memory_order_relaxed); }
   // Publishes, changes and requests about state that wait or run.
@@ -113,6 +115,8 @@ class Api final : public Application {
   void start_call(std::shared_ptr<const functions::LoadedFunction> function, Pending pending);
   void end_call(worker::CallResult result, const functions::LoadedFunction& function, Pending& pending);
   // `streamed`: the status that the client has got already, with the beginning of the answer; 0: none.
+  static CallLogEntry log_entry(worker::CallResult& result, const functions::LoadedFunction& function,
+                                uint64_t input_bytes);
   Response response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
                        uint64_t input_bytes, unsigned streamed);
   std::optional<Response> admit_at(const Request& request) const;

@@ -30,6 +30,7 @@ std::string_view openapi() {
           "output_max_bytes": {"type": "integer", "maximum": 1073741824, "default": 67108864},
           "local_bytes_max": {"type": "integer", "maximum": 4294967296, "default": 67108864, "description": "Of files that a call writes; 0: none"},
           "local_files_max": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 4096},
+          "concurrency_max": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 0},
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
           "args": {"type": "array", "items": {"type": "string"}}

@@ -323,7 +323,7 @@ TEST_F(HttpServer, AReaderThatNeverReadsIsCutOff) {
   client.send("GET /big?50000000 HTTP/1.1\r\nHost: x\r\n\r\n");
   // The server gives up while most of it is unsent, and forgets the connection and its memory.
   while (server_->stats().requests == 0 || server_->stats().open != 0) std::this_thread::yield();
-  EXPECT_EQ(server_->stats().memory_bytes, 0u);
+  while (server_->stats().memory_bytes != 0) std::this_thread::yield();  // ctest's limit ends this where it stays
   EXPECT_LT(client.receive_to_end().size(), 50'000'000u);
 }
 
