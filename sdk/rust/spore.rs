@@ -194,7 +194,7 @@ impl Call {
     pub fn result(&self) -> std::result::Result<Vec<u8>, String> {
         match self.wait(FOREVER) {
             Ok(0) => self.output().map_err(|error| error.to_string()),
-            Ok(code) => Err(format!("exit code {}: {}", code, self.message())),
+            Ok(_) => Err(self.message()),
             Err(error) => Err(format!("{:?}: {}", error, self.message())),
         }
     }

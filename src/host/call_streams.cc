@@ -51,8 +51,7 @@ class CallStream {
     const ChildResult& result = state.children->result(handle_);
     if (result.error == wasi::Errno::kSuccess && result.exit_code == 0) return {{}, result.output};
     if (text_.empty()) {
-      if (result.error == wasi::Errno::kSuccess) text_ = "exit code " + std::to_string(result.exit_code) + "\n";
-      text_ += result.message;
+      text_ = result.error == wasi::Errno::kSuccess ? "exit code " + std::to_string(result.exit_code) : result.message;
     }
     return {result.error == wasi::Errno::kSuccess ? wasi::Errno::kIo : result.error, as_bytes(text_)};
   }

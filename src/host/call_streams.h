@@ -5,7 +5,7 @@
 //                       together (EFBIG)
 //   fsync, fdatasync    begins it; so does the first read. Its input is closed then (EPIPE)
 //   read                waits for its end and gives the output, then 0. Of one that failed, the first read gives the
-//                       error, the following ones what went wrong in words: its message, "exit code N" in front
+//                       error, the following ones what went wrong in words: "exit code N", or its message
 //   poll                readable once it has ended, EINVAL before it has begun; writable until it begins
 //   fstat               st_size: the bytes that there are to read in all, 0 until it has ended
 //   close               forgets it; cancels what still runs

@@ -144,7 +144,7 @@ type Failed struct {
 	Message  string
 }
 
-func (f *Failed) Error() string { return fmt.Sprintf("exit code %d: %s", f.ExitCode, f.Message) }
+func (f *Failed) Error() string { return f.Message }
 
 // Begin begins a call of the function "name" or "name@version".
 func Begin(function string, input []byte) (*Call, error) {
