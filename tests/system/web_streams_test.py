@@ -3,9 +3,7 @@
 import hashlib
 import http.client
 import os
-
-
-
+import time
 import unittest
 
 from host import DEADLINE_S, NOOP, SANITIZED, Background, SystemTest
