@@ -161,6 +161,7 @@ export class Call {
   }
   // Of a function of this module, in its image as it was before this call; what it returns is the exit code.
   static self(entry: () => i32, input: Uint8Array): Call {
+    if (input.length < 0) entry();  // never: a module that calls nothing through its table would be given none
     return new Call(call_self(entry.index, input.dataStart, input.byteLength));
   }
   // A durable call, which nobody awaits and which outlives this one: its id, or "".
