@@ -15,8 +15,6 @@ namespace {
 using faaslet::Clock;
 using wasi::Errno;
 
-constexpr uint32_t kNameBytesMax = 128;  // "name@version"
-
 HostState& state_of(HostCall& call) { return call.state<HostState>(); }
 ChildCalls* children_of(HostCall& call) { return state_of(call).children.get(); }
 
@@ -56,7 +54,7 @@ struct Taken {
 Taken take_request(HostCall& call, std::string_view function, GuestPtr<uint8_t> name, uint32_t name_len,
                    GuestPtr<uint8_t> input, uint32_t input_len) {
   if (!children_of(call)) return {{}, failed(Errno::kNotSup)};
-  if (name_len == 0 || name_len > kNameBytesMax) return {{}, failed(Errno::kInval)};
+  if (name_len == 0 || name_len > kFunctionNameBytesMax) return {{}, failed(Errno::kInval)};
   if (input_len > state_of(call).limits.input_bytes_max) return {{}, failed(Errno::k2Big)};
   auto text = copy_of<std::string>(call, name, name_len);
   if (!text) return {{}, out_of_bounds(call, function)};

@@ -25,9 +25,10 @@
 
 namespace spore::host::calls {
 
-constexpr uint32_t kNoTimeout = UINT32_MAX;  // until the call's own deadline
-constexpr uint32_t kAwaitedMax = 65'536;     // handles of one call_await_any
-constexpr uint32_t kCallIdChars = 32;        // of the text of a call's id
+constexpr uint32_t kFunctionNameBytesMax = 128;  // "name@version"
+constexpr uint32_t kNoTimeout = UINT32_MAX;      // until the call's own deadline
+constexpr uint32_t kAwaitedMax = 65'536;         // handles of one call_await_any
+constexpr uint32_t kCallIdChars = 32;            // of the text of a call's id
 
 Reply<int64_t> call(HostCall&, GuestPtr<uint8_t> name, uint32_t name_len, GuestPtr<uint8_t> input, uint32_t input_len);
 Reply<int64_t> call_self(HostCall&, uint32_t table_index, GuestPtr<uint8_t> input, uint32_t input_len);

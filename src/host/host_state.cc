@@ -106,7 +106,7 @@ int HostState::open(Descriptor& descriptor) {
   errno = 0;
   if (descriptor.source == Preopen::Source::kLocalLayer) {
     if (auto made = make_local_layer(local_layer)) descriptor.fd = std::move(*made);
-  } else if (const auto& files = call_files(state_services != nullptr)) {
+  } else if (const auto& files = call_files()) {
     descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   } else {
     return EPERM;

@@ -7,6 +7,7 @@
 #include "host/assemblyscript.h"
 #include "host/binding.h"
 #include "host/chain_calls.h"
+#include "host/faasm.h"
 #include "host/host_state.h"
 #include "host/spore_calls.h"
 #include "host/state_calls.h"
@@ -218,6 +219,61 @@ std::vector<ImportDeclaration> make_table() {
       declare<&as::console_error>(kEnv, "console.error", "AssemblyScript: the same."),
       declare<&as::seed>(kEnv, "seed", InInitialiser::kRandom, "AssemblyScript: the seed of Math.random."),
       declare<&as::date_now, &as::still_date_now>(kEnv, "Date.now", "AssemblyScript: milliseconds since 1970."),
+
+      // Faasm's names (host/faasm.h).
+      declare<&faasm::read_input>(kEnv, "__faasm_read_input", InInitialiser::kNotCaptured,
+                                  "Faasm: (pointer, size): copies the input; how many bytes. size 0: its size."),
+      declare<&faasm::write_output>(kEnv, "__faasm_write_output", InInitialiser::kNotCaptured,
+                                    "Faasm: (pointer, size): the output, in place of all before."),
+      declare<&faasm::chain_name>(kEnv, "__faasm_chain_name", InInitialiser::kNotCaptured,
+                                  "Faasm: (name, input, size): spore.call; its id."),
+      declare<&faasm::chain_ptr>(kEnv, "__faasm_chain_ptr", InInitialiser::kNotCaptured,
+                                 "Faasm: (index, input, size): spore.call_self; its id."),
+      declare<&faasm::await_call>(kEnv, "__faasm_await_call", InInitialiser::kNotCaptured,
+                                  "Faasm: (id): waits for its end; its exit code, 1 where it failed otherwise."),
+      declare<&faasm::await_call_output>(
+          kEnv, "__faasm_await_call_output", InInitialiser::kNotCaptured,
+          "Faasm: (id, output, size): the same; writes address and size of the output, in memory of malloc()."),
+      declare<&faasm::read_state>(kEnv, "__faasm_read_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key, pointer, size): copies the value; its size. size 0: only that."),
+      declare<&faasm::read_state_ptr>(kEnv, "__faasm_read_state_ptr", InInitialiser::kNotCaptured,
+                                      "Faasm: (key, total): the value in memory; its address."),
+      declare<&faasm::read_state_offset>(kEnv, "__faasm_read_state_offset", InInitialiser::kNotCaptured,
+                                         "Faasm: (key, total, offset, pointer, size): copies a part of it."),
+      declare<&faasm::read_state_offset_ptr>(kEnv, "__faasm_read_state_offset_ptr", InInitialiser::kNotCaptured,
+                                             "Faasm: (key, total, offset, size): the address of a part of it."),
+      declare<&faasm::write_state>(kEnv, "__faasm_write_state", InInitialiser::kNotCaptured,
+                                   "Faasm: (key, pointer, size): makes the value these bytes."),
+      declare<&faasm::write_state_offset>(kEnv, "__faasm_write_state_offset", InInitialiser::kNotCaptured,
+                                          "Faasm: (key, total, offset, pointer, size): writes a part of it."),
+      declare<&faasm::push_state>(kEnv, "__faasm_push_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key): publishes what changed."),
+      declare<&faasm::push_state_partial>(kEnv, "__faasm_push_state_partial", InInitialiser::kNotCaptured,
+                                          "Faasm: (key): the same."),
+      declare<&faasm::pull_state>(kEnv, "__faasm_pull_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key, total): takes over the newest version."),
+      declare<&faasm::append_state>(kEnv, "__faasm_append_state", InInitialiser::kNotCaptured,
+                                    "Faasm: (key, pointer, size): appends an element to the list beside the value."),
+      declare<&faasm::read_appended_state>(kEnv, "__faasm_read_appended_state", InInitialiser::kNotCaptured,
+                                           "Faasm: (key, pointer, size, count): copies the first elements of it."),
+      declare<&faasm::clear_appended_state>(kEnv, "__faasm_clear_appended_state", InInitialiser::kNotCaptured,
+                                            "Faasm: (key): removes them."),
+      declare<&faasm::flag_state_dirty>(kEnv, "__faasm_flag_state_dirty", InInitialiser::kNotCaptured,
+                                        "Faasm: (key, total): nothing; what is written is known."),
+      declare<&faasm::flag_state_offset_dirty>(kEnv, "__faasm_flag_state_offset_dirty", InInitialiser::kNotCaptured,
+                                               "Faasm: (key, total, offset, size): the same."),
+      declare<&faasm::lock_state_read>(kEnv, "__faasm_lock_state_read", InInitialiser::kNotCaptured,
+                                       "Faasm: (key): waits for the lock, with others that read, on this host."),
+      declare<&faasm::unlock_state_read>(kEnv, "__faasm_unlock_state_read", InInitialiser::kNotCaptured,
+                                         "Faasm: (key): gives it back."),
+      declare<&faasm::lock_state_write>(kEnv, "__faasm_lock_state_write", InInitialiser::kNotCaptured,
+                                        "Faasm: (key): waits for the lock, alone, on this host."),
+      declare<&faasm::unlock_state_write>(kEnv, "__faasm_unlock_state_write", InInitialiser::kNotCaptured,
+                                          "Faasm: (key): gives it back."),
+      declare<&faasm::lock_state_global>(kEnv, "__faasm_lock_state_global", InInitialiser::kNotCaptured,
+                                         "Faasm: (key): waits for the lock, alone, among all hosts."),
+      declare<&faasm::unlock_state_global>(kEnv, "__faasm_unlock_state_global", InInitialiser::kNotCaptured,
+                                           "Faasm: (key): gives it back."),
   };
 }
 

@@ -201,6 +201,7 @@ Reply<int64_t> state_resize(HostCall& call, Key key, uint32_t key_len, uint64_t 
 
 Reply<int64_t> state_delete(HostCall& call, Key key, uint32_t key_len) {
   StateCall on(call, "state_delete", key, key_len);
+  if (!on.ok()) return on.reply();
   return on.run([&tier = on.tier(), id = on.id(), deadline = on.deadline()]() -> Result<int64_t> {
     TRY(tier.remove(id, deadline));
     return 0;
@@ -258,6 +259,7 @@ Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr
 
 Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
   StateCall on(call, "state_pull", key, key_len);
+  if (!on.ok()) return on.reply();
   return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
     TRY(pull_or_discard(tier, *replica, deadline));
