@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/fd.h"
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/function_file.h"
 #include "bin/host_client.h"
