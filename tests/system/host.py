@@ -119,8 +119,8 @@ class Host:
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def ask(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection(self.name, self.port, timeout=DEADLINE_S)
+    def ask(self, method, path, body=None, headers=None, timeout=DEADLINE_S):
+        connection = http.client.HTTPConnection(self.name, self.port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -169,8 +169,8 @@ class Background(threading.Thread):
         except Exception as error:  # handed on by result()
             self.error = error
 
-    def result(self):
-        self.join(DEADLINE_S)
+    def result(self, timeout=DEADLINE_S):
+        self.join(timeout)
         if self.is_alive():
             raise TimeoutError("the background work does not end")
         if self.error:
