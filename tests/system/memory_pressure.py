@@ -1,4 +1,4 @@
-"""Makes the kernel write a process's memory to swap: a control group with a limit, and a file to swap to.
+"""Makes the kernel write a process's memory to swap: a control group, and a file to swap to.
 
 Takes root, and cgroups that are there; where the machine has not got them, NotHere says what is missing.
 """
@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import threading
 
 
 class NotHere(Exception):
@@ -39,34 +40,44 @@ class Swap:
         return said
 
 
-class MemoryGroup:
-    """A control group of its own, of which no more than `limit_bytes` are in memory; the rest has to be in swap."""
+class Reclaim:
+    """A control group of its own, all of whose memory the kernel is asked again and again to take away."""
 
-    def __init__(self, limit_bytes):
+    def __init__(self):
         name = f"spore-test-{os.getpid()}"
-        for root, setting in (("/sys/fs/cgroup", "memory.high"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
-            self.path = os.path.join(root, name)
-            try:
+        for root, setting, much in (("/sys/fs/cgroup", "memory.reclaim", "1G"),
+                                    ("/sys/fs/cgroup/memory", "memory.force_empty", "0")):
+            self.path, self.request = os.path.join(root, name), (setting, much)
+            with contextlib.suppress(OSError):
                 os.mkdir(self.path)
-            except OSError:
-                continue
-            try:
-                self.write(setting, limit_bytes)
-                return
-            except OSError:
+                if os.path.exists(os.path.join(self.path, setting)):
+                    break
                 os.rmdir(self.path)
-        raise NotHere("a control group for memory")
+        else:
+            raise NotHere("a control group whose memory can be reclaimed")
+        self.over = threading.Event()
+        self.thread = None
 
     def write(self, setting, value):
         with open(os.path.join(self.path, setting), "w") as file:
             file.write(str(value))
 
-    def take(self, process_id):
-        """What it allocates from now on counts here."""
+    def begin(self, process_id):
+        """What the process allocates from now on is in the group."""
         self.write("cgroup.procs", process_id)
+        self.thread = threading.Thread(target=self.ask, daemon=True)
+        self.thread.start()
+
+    def ask(self):
+        while not self.over.wait(0.01):
+            with contextlib.suppress(OSError):  # it could not take all
+                self.write(*self.request)
 
     def close(self):
-        """When its processes have ended."""
+        """When its process has ended."""
+        self.over.set()
+        if self.thread:
+            self.thread.join()
         os.rmdir(self.path)
 
 

@@ -7,7 +7,7 @@ import unittest
 import urllib.parse
 
 from host import SANITIZED, Background
-from memory_pressure import MemoryGroup, NotHere, Swap, bytes_swapped_out
+from memory_pressure import NotHere, Reclaim, Swap, bytes_swapped_out
 from state_guest import ENOENT, StateGuestTest
 
 VALUES = int(os.environ.get("SPORE_STATE_VALUES", "10000"))
@@ -145,12 +145,12 @@ class LessMemoryThanState(StateGuestTest):
         try:
             swap = Swap(1 << 30)
             self.addCleanup(swap.close)
-            group = MemoryGroup(value_bytes)
+            pressure = Reclaim()
         except (NotHere, OSError) as missing:
             self.skipTest(f"not on this machine: {missing}")
-        self.addCleanup(group.close)
+        self.addCleanup(pressure.close)
         swapped = bytes_swapped_out()
-        self.dirty_pages_survive(value_bytes // 4096, 2, ("--state-mib", "112"), lambda host: group.take(host.process.pid))
+        self.dirty_pages_survive(value_bytes // 4096, 2, ("--state-mib", "112"), lambda host: pressure.begin(host.process.pid))
         self.assertGreater(bytes_swapped_out() - swapped, value_bytes)
 
 
