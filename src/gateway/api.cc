@@ -355,6 +355,7 @@ Response Api::response_of(worker::CallResult result, const functions::LoadedFunc
       .output_bytes = result.output.size() + result.output_streamed,
       .log = std::move(result.log),
       .log_truncated = result.log_truncated};
+  if (result.status == worker::CallStatus::kNotPushed) entry.detail = result.error.message;
   if (streamed) {
     call_log_.add(std::move(entry));
     metrics_.count_response(streamed);

@@ -164,6 +164,7 @@ Status open_state_file(HostCall& call, const StatePath& path, const StateOpening
   if (!on.ok()) return on.reply();
   if (path.slash_behind) return Errno::kNotDir;
   if (on.still_waits()) return on.wait();
+  if ((opening.writes || opening.create || opening.truncate) && !on.may_write()) return Errno::kNoSpc;
 
   std::shared_ptr<Replica> replica;
   const bool pull = descriptor.flags & fdflags::kRsync;

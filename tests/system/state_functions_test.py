@@ -216,6 +216,34 @@ class StateFunctions(StateGuestTest):
         for host in hosts:
             self.assertIsNone(host.process.poll())
 
+    def test_what_a_call_wrote_is_pushed_at_its_end_where_it_is_configured_so(self):
+        redis, (a, b) = self.two_hosts("--state-timeout", "500")
+        stored = lambda key: b.ask("GET", f"/v1/state/t/{key}")
+        self.prepare(a, ("put", "k", "first"), ("put", "k", "other"), ("put", "failed", "x", "3"), ("touch", "past"),
+                     ("count",), push="on_success")
+        self.prepare(a, ("put", "by-hand", "x"))
+        self.assertEqual(self.run_command(a, "put", "k", "first").status, 200)
+        self.assertEqual(stored("k").body, b"first")
+        self.assertEqual(self.run_command(a, "put", "k", "other").status, 200)
+        self.assertEqual(stored("k").body, b"other")
+        for number in (1, 2):  # a Faaslet that was here before finds its windows again
+            self.assertEqual(self.run_command(a, "count").status, 200)
+            self.assertEqual(stored("counter").body, number.to_bytes(8, "little"))
+        # A call that fails, or is not configured so, pushes nothing.
+        self.assertExit(self.run_command(a, "put", "failed", "x", "3"), 3)
+        self.assertProblem(self.run_command(a, "touch", "past"), 500, "trap")
+        self.assertEqual(self.run_command(a, "put", "by-hand", "x").status, 200)
+        for key in ("failed", "touched", "by-hand"):
+            self.assertEqual(stored(key).status, 404, key)
+        # A push that fails fails the call.
+        redis.send(signal.SIGSTOP)
+        document = self.assertProblem(self.run_command(a, "put", "k", "first"), 504, "state_not_pushed")
+        self.assertIn('push state "k"', document["detail"])
+        redis.send(signal.SIGCONT)
+        self.wait_for(lambda: self.run_command(a, "put", "k", "first").status == 200)
+        self.assertEqual(stored("k").body, b"first")
+        self.assertProblem(a.configure("t/count", push="always"), 400, "bad_request")
+
     def test_a_tenant_sees_nothing_of_another(self):
         for tenant in ("one", "two"):
             self.prepare(self.host, ("bump", "n"), ("get", "n"), tenant=tenant)

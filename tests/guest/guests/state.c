@@ -331,12 +331,12 @@ int main(int argc, char** argv) {
     CHECK(spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) >= 0);
     __builtin_trap();
   }
-  if (!strcmp(command, "put")) {  // KEY TEXT
+  if (!strcmp(command, "put")) {  // KEY TEXT [EXIT-CODE]
     const uint32_t size = length(argv[3]);
     void* bytes = spore_state_map(argv[2], size, 0, 0);
     CHECK(bytes);
     memcpy(bytes, argv[3], size);
-    return 0;
+    return argc > 4 ? atoi(argv[4]) : 0;
   }
   if (!strcmp(command, "push")) return (int)-spore_state_push(argv[2], length(argv[2]), 0, 0);
   if (!strcmp(command, "pull")) return (int)-spore_state_pull(argv[2], length(argv[2]), 0, 0);
