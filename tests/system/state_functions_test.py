@@ -8,7 +8,7 @@ import time
 import unittest
 
 from host import DEADLINE_S, ECHO, Background
-from state_guest import EHOSTUNREACH, ENOENT, ESTALE, ETIMEDOUT, StateGuestTest
+from state_guest import EHOSTUNREACH, ENOENT, ENOSPC, ESTALE, ETIMEDOUT, StateGuestTest
 
 KILLS = int(os.environ.get("SPORE_STATE_KILLS", "5"))
 STOP_S = float(os.environ.get("SPORE_STATE_STOP_S", "5"))  # for how long a store that stops does so
@@ -251,6 +251,14 @@ class StateFunctions(StateGuestTest):
         self.assertExit(self.run_command(self.host, "get", "n", tenant="two"), ENOENT)
         self.assertEqual(self.output(self.host, "bump", "n", tenant="two"), "1")
         self.assertEqual(self.output(self.host, "bump", "n", tenant="one"), "2")
+
+    def test_a_quota_of_the_store_is_told_to_the_function(self):
+        host = self.own_host("--tenant-store-keys", "1")
+        self.prepare(host, ("bump", "a"), ("bump", "b"))
+        self.assertEqual(self.output(host, "bump", "a"), "1")
+        self.assertExit(self.run_command(host, "bump", "b"), ENOSPC)
+        self.assertIn('tenant "t" may keep 1 values', host.ask("GET", "/v1/functions/t/bump-b/logs").body.decode())
+        self.assertEqual(self.output(host, "bump", "a"), "2")
 
     def test_what_a_host_may_hold_is_a_bound(self):
         host = self.own_host("--state-mib", "1")

@@ -5,7 +5,7 @@ import os
 from host import SPORE, SystemTest
 from redis_server import Redis
 
-ENOENT, ESTALE, ETIMEDOUT, EHOSTUNREACH = 44, 72, 73, 23
+ENOENT, ENOSPC, ESTALE, ETIMEDOUT, EHOSTUNREACH = 44, 51, 72, 73, 23
 
 GUEST = os.environ.get("SPORE_STATE_GUEST", os.path.join(os.path.dirname(SPORE), "tests", "guest", "state.wasm"))
 with open(GUEST, "rb") as file:
