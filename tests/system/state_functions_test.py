@@ -193,7 +193,8 @@ class StateFunctions(StateGuestTest):
             each.result()
         for command, outcomes in needy:
             failed = [answer for _, answer, _ in outcomes if not good(command, answer)]
-            self.assertTrue(failed, command)
+            if command[0] != "bump-alone":  # who waits for a lock may wait for longer than the store stops
+                self.assertTrue(failed, command)
             for answer in failed:
                 if answer.status == 504:  # the call's own deadline came first
                     self.assertProblem(answer, 504, "timeout")
