@@ -20,11 +20,11 @@ class StateGuestTest(SystemTest):
             self.assertIn(host.publish(name, MODULE).status, (200, 201))
             self.assertEqual(host.configure(name, args=list(command), **config).status, 200)
 
-    def run_command(self, host, *command, tenant="t"):
-        return host.call(f"{tenant}/" + "-".join(command))
+    def run_command(self, host, *command, tenant="t", body=b""):
+        return host.call(f"{tenant}/" + "-".join(command), body)
 
-    def output(self, host, *command, tenant="t"):
-        answer = self.run_command(host, *command, tenant=tenant)
+    def output(self, host, *command, tenant="t", body=b""):
+        answer = self.run_command(host, *command, tenant=tenant, body=body)
         self.assertEqual(answer.status, 200, answer.body)
         return answer.body.decode()
 

@@ -207,13 +207,16 @@ static int bump(const char* key, int alone) {
   return 0;
 }
 
-// Many values, PREFIX/000000 and on; each has its own key as its bytes.
+// Many values, PREFIX/000000 and on; each has its own key as its bytes. fill() makes `count`, from the number on that
+// is the input.
 static uint32_t nth_key(char* key, const char* prefix, int n) {
   return (uint32_t)sprintf(key, "%.20s/%06d", prefix, n);
 }
 
-static int fill(const char* prefix, int from, int count) {
+static int fill(const char* prefix, int count) {
   char key[32];
+  int from;
+  CHECK(scanf("%d", &from) == 1);
   for (int i = from; i < from + count; ++i) {
     const uint32_t bytes = nth_key(key, prefix, i);
     char* value = spore_state_map(key, bytes, 0, 0);
@@ -305,7 +308,7 @@ int main(int argc, char** argv) {
 #endif
   if (!strcmp(command, "bump")) return bump(argv[2], 0);
   if (!strcmp(command, "bump-alone")) return bump(argv[2], 1);
-  if (!strcmp(command, "fill")) return fill(argv[2], atoi(argv[3]), atoi(argv[4]));
+  if (!strcmp(command, "fill")) return fill(argv[2], atoi(argv[3]));
   if (!strcmp(command, "keys")) return keys(argv[2], (uint32_t)atoi(argv[3]));
   if (!strcmp(command, "sample")) return sample(argv[2], atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
   if (!strcmp(command, "mark")) return mark_pages(argv[2], atoi(argv[3]), atoi(argv[4]), (uint32_t)atoi(argv[5]));
