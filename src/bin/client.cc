@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/fd.h"
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/function_file.h"
 #include "bin/host_client.h"
@@ -28,6 +29,7 @@ struct PublishArguments {
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max;
+  std::string push;
   std::vector<std::string> env, args, mounts;
 };
 
@@ -49,6 +51,7 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.local_bytes_max) change["local_bytes_max"] = *arguments.local_bytes_max;
   if (arguments.local_files_max) change["local_files_max"] = *arguments.local_files_max;
   if (arguments.concurrency_max) change["concurrency_max"] = *arguments.concurrency_max;
+  if (!arguments.push.empty()) change["push"] = arguments.push;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
     TRY(put_pair(change, "mounts", "--mount must be written PATH=files:DIRECTORY or PATH=host:NAME", text));
@@ -329,6 +332,11 @@ void add_client(CLI::App& app, int& exit_code) {
   command->add_option("--local-files-max", publishing->local_files_max, "Of such files, directories and links");
   command->add_option("--concurrency", publishing->concurrency_max,
                       "Calls of it that run at once on a host, more wait; 0: no limit");
+  command
+      ->add_option(
+          "--push", publishing->push,
+          "on_success: what a call that ends with exit code 0 has written to state is pushed before its answer")
+      ->check(CLI::IsMember({"explicit", "on_success"}));
   command
       ->add_option(
           "--mount", publishing->mounts,

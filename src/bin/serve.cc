@@ -22,6 +22,7 @@
 #include "host/initialise.h"
 #include "host/state_access.h"
 #include "object_store/directory_store.h"
+#include "state/quota_tier.h"
 #include "worker/worker.h"
 
 namespace spore::bin {
@@ -44,6 +45,8 @@ struct ServeOptions {
   uint64_t state_mib_max = 4'096;
   uint64_t state_tenant_mib_max = 2'048;
   size_t state_values_max = 4'096;
+  uint64_t store_tenant_keys_max = 0;
+  uint64_t store_tenant_mib_max = 0;
   unsigned state_threads = 8;
   unsigned state_timeout_ms = 10'000;
   unsigned lock_lease_ms = 10'000;
@@ -245,16 +248,20 @@ Result<void> serve(const ServeOptions& options) {
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
   ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
-  ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
+  ASSIGN_OR_RETURN(const auto state_store, open_state_store(options.state, directory / "state", IfMissing::kMake));
+  state::StoreQuota quota;
+  if (options.store_tenant_keys_max) quota.keys_max = options.store_tenant_keys_max;
+  if (options.store_tenant_mib_max) quota.bytes_max = options.store_tenant_mib_max << 20;
+  state::QuotaTier state(*state_store, quota);
   auto tracker = state::WindowTracker::start(options.seats);
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
-  state::LocalTier local_state(*state, tracker ? tracker->get() : nullptr,
+  state::LocalTier local_state(state, tracker ? tracker->get() : nullptr,
                                {.bytes_max = options.state_mib_max << 20,
                                 .bytes_per_tenant_max = options.state_tenant_mib_max << 20,
                                 .replicas_max = options.state_values_max,
                                 .replicas_per_tenant_max = options.state_values_max / 2});
   state::BlockingPool state_threads({.threads = options.state_threads});
-  state::LockService locks(*state, {.lease = milliseconds(options.lock_lease_ms)});
+  state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
@@ -305,7 +312,7 @@ Result<void> serve(const ServeOptions& options) {
                     .module_bytes_max = options.module_mib_max << 20,
                     .shared_files = &shared_files,
                     .file_bytes_max = options.file_mib_max << 20,
-                    .state = state.get(),
+                    .state = &state,
                     .value_bytes_max = options.value_mib_max << 20,
                     .calls = calls.get(),
                     .publish_threads = options.publish_threads});
@@ -345,7 +352,7 @@ Result<void> serve(const ServeOptions& options) {
               options.seats, directory.c_str());
   if (const auto port = server->web_port())
     std::printf("spore: web handlers at http://%s/fn/\n", text_of(web, *port).c_str());
-  std::printf("spore: state in %s\n", state->name().c_str());
+  std::printf("spore: state in %s\n", state.name().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   std::fflush(stdout);
@@ -445,6 +452,10 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
   add("--state-values", options->state_values_max, "How many values it holds; half of them of one tenant")
       ->check(CLI::Range(2, 1'000'000));
+  add("--tenant-store-keys", options->store_tenant_keys_max, "Values of one tenant in the store; 0: any number")
+      ->check(CLI::Range(0, 1'000'000'000));
+  add("--tenant-store-mib", options->store_tenant_mib_max, "Their sizes together; 0: any")
+      ->check(CLI::Range(0, 1 << 30));
   add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
   add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
   add("--lock-lease", options->lock_lease_ms,

@@ -4,6 +4,12 @@ namespace spore::gateway {
 
 namespace {
 uint64_t bytes_of(const CallLogEntry& entry) { return entry.log.size() + entry.detail.size(); }
+
+std::string detail_of(const worker::CallResult& result) {
+  const bool has_error =
+      result.status == worker::CallStatus::kFailed || result.status == worker::CallStatus::kNotPushed;
+  return has_error ? result.error.message : result.trap.message;
+}
 }  // namespace
 
 CallLogEntry log_entry_of(worker::CallResult& result, const functions::FunctionId& function, uint64_t version,
@@ -14,7 +20,7 @@ CallLogEntry log_entry_of(worker::CallResult& result, const functions::FunctionI
           .ended_at = std::chrono::system_clock::now(),
           .outcome = result.status,
           .exit_code = result.exit_code,
-          .detail = result.status == worker::CallStatus::kFailed ? result.error.message : result.trap.message,
+          .detail = detail_of(result),
           .queued = result.queued,
           .duration = result.duration,
           .input_bytes = input_bytes,

@@ -5,6 +5,8 @@
 #include <boost/beast/http/status.hpp>
 #include <charconv>
 
+#include "base/percent.h"
+
 namespace spore::gateway {
 namespace http = boost::beast::http;
 

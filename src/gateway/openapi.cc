@@ -33,6 +33,7 @@ std::string_view openapi() {
           "local_files_max": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 4096},
           "concurrency_max": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 0},
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
+          "push": {"type": "string", "enum": ["explicit", "on_success"], "default": "explicit", "description": "Whether what a call that ends with exit code 0 has written to state is pushed before its answer"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
           "args": {"type": "array", "items": {"type": "string"}}
         }

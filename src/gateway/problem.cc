@@ -89,6 +89,7 @@ Kind kind_of(const worker::CallResult& result) {
     case CallStatus::kTrapped: return {500, "trap", "The function trapped"};
     case CallStatus::kTimedOut: return {504, "timeout", "The call took longer than it may"};
     case CallStatus::kOutputTooLarge: return {502, "output_too_large", "The function wrote more than it may"};
+    case CallStatus::kNotPushed: return {500, "state_not_pushed", "What the call wrote to state is not pushed"};
     case CallStatus::kCancelled: return {503, "cancelled", "The call was cancelled"};
     case CallStatus::kQueueFull: return {503, "host_full", "The host's queue is full"};
     case CallStatus::kTenantQueueFull: return {429, "tenant_queue_full", "The tenant's queue is full"};
@@ -122,7 +123,8 @@ Response problem_of(const Error& error, std::string_view instance) {
 }
 
 unsigned status_of(const worker::CallResult& result) {
-  if (result.status == CallStatus::kFailed && result.error.code != ErrorCode::kInternal) {
+  const bool has_error = result.status == CallStatus::kFailed || result.status == CallStatus::kNotPushed;
+  if (has_error && result.error.code != ErrorCode::kInternal) {
     return result.error.code == ErrorCode::kResourceExhausted ? 503 : status_of(result.error.code);
   }
   return kind_of(result).status;
@@ -159,6 +161,7 @@ json problem_json(const worker::CallResult& result, const Called& called) {
       out["detail"] = "more than " + std::to_string(called.output_bytes_max) + " bytes";
       break;
     case CallStatus::kFailed:
+    case CallStatus::kNotPushed:
       out["code"] = to_string(result.error.code);
       out["detail"] = result.error.message;
       break;

@@ -2,16 +2,11 @@
 
 #include <charconv>
 
+#include "base/percent.h"
+
 namespace spore::gateway {
 
 namespace {
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 // Takes the first segment off the path "/a/b/c": gives "a", leaves "/b/c".
 std::string_view take_segment(std::string_view& path) {
@@ -58,23 +53,6 @@ Endpoint call_endpoint(std::string_view rest) {
 }
 
 }  // namespace
-
-std::optional<std::string> percent_decode(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    if (text.size() - i < 3) return std::nullopt;
-    const int high = hex_digit(text[i + 1]), low = hex_digit(text[i + 2]);
-    if (high < 0 || low < 0) return std::nullopt;
-    out += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return out;
-}
 
 Route parse_route(std::string_view path) {
   const auto alone = [](Endpoint endpoint) {

@@ -51,7 +51,4 @@ constexpr std::string_view kWebPrefix = "/fn/";
 // `path`: without a query. Malformed escapes and versions are kUnknown.
 Route parse_route(std::string_view path);
 
-// "%41" -> "A"; nothing where an escape is malformed.
-std::optional<std::string> percent_decode(std::string_view text);
-
 }  // namespace spore::gateway

@@ -62,6 +62,7 @@ rocksdb::Options options_of(const RocksDbOptions& options, std::shared_ptr<rocks
   out.listeners.push_back(std::move(listener));
   out.max_bgerror_resume_count = 0;
   out.merge_operator = std::make_shared<CountersMerge>();
+  out.max_successive_merges = 64;  // so that a counter that grows all the time is soon read
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(options.cache_bytes);
   table.block_size = 32 << 10;
