@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "base/digest.h"
 #include "base/fd.h"
@@ -191,6 +192,7 @@ struct CallArguments {
   unsigned attempts = 0;
   bool async = false;
   bool verbose = false;
+  bool graph = false;
 };
 
 Result<Bytes> input_of(const CallArguments& arguments) {
@@ -198,6 +200,28 @@ Result<Bytes> input_of(const CallArguments& arguments) {
   if (!arguments.file.empty() && arguments.file != "-") return read_file(arguments.file, kInputBytesMax);
   if (arguments.file.empty() && ::isatty(STDIN_FILENO)) return Bytes{};
   return read_all(STDIN_FILENO, kInputBytesMax);
+}
+
+// A line for each call, below its caller, in the order in which they began.
+std::string draw(const json& calls) {
+  std::unordered_map<std::string, std::vector<const json*>> children;
+  for (const json& call : calls)
+    if (call.is_object()) children[text_of(call, "parent")].push_back(&call);
+  std::string out;
+  std::vector<const json*> next(children[""].rbegin(), children[""].rend());
+  while (!next.empty()) {
+    const json& call = *next.back();
+    next.pop_back();
+    out += std::string(2 * call.value("depth", size_t{0}), ' ') + text_of(call, "function") + "  " +
+           text_of(call, "status");
+    if (const json ended = call.value("ended_us", json()), started = call.value("started_us", json());
+        ended.is_number() && started.is_number())
+      out += "  from " + started.dump() + " to " + ended.dump() + " us";
+    out += '\n';
+    const auto& below = children[text_of(call, "id")];
+    next.insert(next.end(), below.rbegin(), below.rend());
+  }
+  return out;
 }
 
 Result<void> call(const Client& client, const CallArguments& arguments) {
@@ -216,6 +240,10 @@ Result<void> call(const Client& client, const CallArguments& arguments) {
   if (arguments.verbose)
     std::fprintf(stderr, "call %s: %s, %s us\n", response.field("spore-call-id").c_str(),
                  response.field("spore-start").c_str(), response.field("spore-duration-us").c_str());
+  if (!arguments.graph) return {};
+  const auto graph = client.send_for_json({.target = "/v1/calls/" + response.field("spore-call-id") + "/graph"});
+  const std::string drawn = graph ? draw(graph->value("calls", json::array())) : "it has called no others\n";
+  std::fputs(drawn.c_str(), stderr);
   return {};
 }
 
@@ -361,6 +389,8 @@ void add_client(CLI::App& app, int& exit_code) {
   command->add_flag("--async", calling->async, "Do not wait: print the id of the call, for `spore calls`");
   command->add_option("--key", calling->key, "Idempotency key: however often it is sent, the function is called once");
   command->add_option("--attempts", calling->attempts, "Attempts where it fails; with --async or --key");
+  command->add_flag("--graph", calling->graph, "Draw the calls that it has led to on standard error")
+      ->excludes("--async");
   command->add_flag("-v,--verbose", calling->verbose, "Tell the call's id and time on standard error");
   command->footer("Without --data and --data-file the input is read from standard input, unless that is a terminal.");
 

@@ -318,8 +318,8 @@ Result<void> serve(const ServeOptions& options) {
                     .publish_threads = options.publish_threads});
   worker.set_hooks({.ended = [&api](worker::CallResult& result, const functions::LoadedFunction& function,
                                     uint64_t input) { api.chained_call_ended(result, function, input); },
-                    .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version, Bytes input,
-                                               const std::string& once) -> Result<worker::CallId> {
+                    .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version,
+                                               Bytes input, const std::string& once) -> Result<worker::CallId> {
                       ASSIGN_OR_RETURN(const auto accepted,
                                        calls->accept({.function = id,
                                                       .version = version.value_or(0),

@@ -45,6 +45,7 @@ constexpr Rule kRules[] = {
     {Endpoint::kOneCall, Verb::delete_, Scope::kCall, false},
     {Endpoint::kOutput, Verb::get, Scope::kCall, false},
     {Endpoint::kCallLog, Verb::get, Scope::kCall, false},
+    {Endpoint::kGraph, Verb::get, Scope::kCall, false},
     {Endpoint::kReplay, Verb::post, Scope::kCall, false},
     {Endpoint::kOperation, Verb::get, Scope::kPublish, false},
     {Endpoint::kSnapshots, Verb::get, Scope::kRead, false},

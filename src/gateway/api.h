@@ -129,6 +129,7 @@ class Api final : public Application {
   void wait_for_end(std::shared_ptr<CallsRequest> request);
   void begin_events(std::shared_ptr<CallsRequest> request);
   void go_on_with_events(std::shared_ptr<CallEvents> events);
+  Response call_graph(const Request& request) const;
   Response list_calls(const CallsRequest& request);
   Response change_call(const CallsRequest& request, const calls::CallRecord& record);
   // The answer to who waited for the call.

@@ -280,8 +280,40 @@ void Api::wait_for_end(std::shared_ptr<CallsRequest> request) {
 
 // ---- /v1/calls ------------------------------------------------------------------------------------------------------
 
+// Who called whom, below a call from outside; of this host's memory, which holds the last of them.
+Response Api::call_graph(const Request& request) const {
+  const auto id = calls::parse_call_id(request.route.id);
+  const auto graph = id ? worker_.graph(*id) : std::nullopt;
+  const auto tenant = access_.only_tenant(request);
+  if (!graph || (tenant && *tenant != graph->tenant))
+    return problem(404, "there is no such call that has called others (any more)", request.path());
+  json records = json::array();
+  for (const worker::CallRecord& call : graph->calls) {
+    json record = {{"id", call.id.text()},
+                   {"function", call.function},
+                   {"version", call.version},
+                   {"depth", call.depth},
+                   {"status", call.ended     ? to_string(call.status)
+                              : call.started ? "running"
+                                             : "waiting"},
+                   {"submitted_us", call.submitted.count()},
+                   {"input_bytes", call.input_bytes}};
+    if (call.parent != SIZE_MAX) record["parent"] = graph->calls[call.parent].id.text();
+    if (call.started) record["started_us"] = call.started->count();
+    if (call.ended) {
+      record["ended_us"] = call.ended->count();
+      record["exit_code"] = call.exit_code;
+      record["output_bytes"] = call.output_bytes;
+      record["start"] = to_string(call.start);
+    }
+    records.push_back(std::move(record));
+  }
+  return json_response(200, {{"tenant", graph->tenant}, {"calls", std::move(records)}});
+}
+
 void Api::calls(Request& request, Responder responder) {
   const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
+  if (request.route.endpoint == Endpoint::kGraph) return refuse(call_graph(request));
   if (!options_.calls) return refuse(problem(404, "this host has no durable calls", request.path()));
   auto asked = std::make_shared<CallsRequest>();
   asked->endpoint = request.route.endpoint;

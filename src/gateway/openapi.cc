@@ -248,6 +248,11 @@ std::string_view openapi() {
       "get": {"summary": "What the last attempt that ended wrote to its log",
               "responses": {"200": {"description": "Text"}, "404": {"$ref": "#/components/responses/Problem"}}}
     },
+    "/v1/calls/{id}/graph": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "get": {"summary": "The calls that this call has led to: who called whom, and when, in us since it came",
+              "responses": {"200": {"description": "Calls, parents before their children"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
     "/v1/calls/{id}/replay": {
       "parameters": [{"$ref": "#/components/parameters/callId"}],
       "post": {"summary": "Run a dead letter again",

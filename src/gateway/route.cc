@@ -49,6 +49,7 @@ Endpoint call_endpoint(std::string_view rest) {
   if (rest == "/output") return Endpoint::kOutput;
   if (rest == "/log") return Endpoint::kCallLog;
   if (rest == "/replay") return Endpoint::kReplay;
+  if (rest == "/graph") return Endpoint::kGraph;
   return Endpoint::kUnknown;
 }
 

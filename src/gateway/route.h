@@ -27,6 +27,7 @@ enum class Endpoint : uint8_t {
   kOneCall,    // /v1/calls/ID
   kOutput,     // .../output
   kCallLog,    // .../log
+  kGraph,      // .../graph
   kReplay,     // .../replay
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
   kFiles,      // /v1/files/TENANT[/PATH]
