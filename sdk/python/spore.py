@@ -75,10 +75,14 @@ class Call:
     def __init__(self, function, data=b""):
         self.function, self._output = function, None
         self._fd = _os.open(f"{_CALLS}/{function}", _os.O_RDWR)
+        rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
         try:
-            rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
             while rest:
                 rest = rest[_os.write(self._fd, rest):]
+        except OSError as error:
+            self.close()
+            raise CallError(error.errno, "its input: " + error.strerror, function) from None
+        try:
             _os.fsync(self._fd)  # begins it
         except OSError as error:
             raise self._failed(error) from None
