@@ -1,5 +1,5 @@
-// Spore's functions for calling other functions, import module "spore" (docs/chaining.md). A handle is a number from 1 on,
-// of this call alone.
+// Spore's functions for calling other functions, import module "spore" (docs/chaining.md). A handle is a number from 1
+// on, of this call alone.
 //
 // Each returns a number that is not negative, or minus one of WASI's error numbers:
 //

@@ -1,5 +1,5 @@
-// Calls of other functions from a guest's side, by imports and by files: each command is a section of checks, or does one
-// wrong thing. The functions are those of chain_test.cc.
+// Calls of other functions from a guest's side, by imports and by files: each command is a section of checks, or does
+// one wrong thing. The functions are those of chain_test.cc.
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
