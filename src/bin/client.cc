@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/fd.h"
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/function_file.h"
 #include "bin/host_client.h"
@@ -28,6 +29,7 @@ struct PublishArguments {
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max;
+  std::string push;
   std::vector<std::string> env, args, mounts;
 };
 
@@ -49,6 +51,7 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.local_bytes_max) change["local_bytes_max"] = *arguments.local_bytes_max;
   if (arguments.local_files_max) change["local_files_max"] = *arguments.local_files_max;
   if (arguments.concurrency_max) change["concurrency_max"] = *arguments.concurrency_max;
+  if (!arguments.push.empty()) change["push"] = arguments.push;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
     TRY(put_pair(change, "mounts", "--mount must be written PATH=files:DIRECTORY or PATH=host:NAME", text));
@@ -184,6 +187,9 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
 struct CallArguments {
   std::string function, file;
   std::optional<std::string> text;
+  std::string key;
+  unsigned attempts = 0;
+  bool async = false;
   bool verbose = false;
 };
 
@@ -199,6 +205,13 @@ Result<void> call(const Client& client, const CallArguments& arguments) {
   ASSIGN_OR_RETURN(const Bytes input, input_of(arguments));
   HttpRequest request{.method = "POST", .target = target.path() + "/call", .body = input};
   request.fields = {{"Content-Type", "application/octet-stream"}};
+  if (!arguments.key.empty()) request.fields.emplace_back("Idempotency-Key", arguments.key);
+  if (arguments.attempts) request.fields.emplace_back("Spore-Attempts", std::to_string(arguments.attempts));
+  if (arguments.async) {
+    request.fields.emplace_back("Prefer", "respond-async");
+    ASSIGN_OR_RETURN(const json accepted, client.send_for_json(std::move(request)));
+    return write_out(text_of(accepted, "id") + "\n");
+  }
   ASSIGN_OR_RETURN(const HttpResponse response, client.send(std::move(request), write_out));
   if (arguments.verbose)
     std::fprintf(stderr, "call %s: %s, %s us\n", response.field("spore-call-id").c_str(),
@@ -321,6 +334,11 @@ void add_client(CLI::App& app, int& exit_code) {
                       "Calls of it that run at once on a host, more wait; 0: no limit");
   command
       ->add_option(
+          "--push", publishing->push,
+          "on_success: what a call that ends with exit code 0 has written to state is pushed before its answer")
+      ->check(CLI::IsMember({"explicit", "on_success"}));
+  command
+      ->add_option(
           "--mount", publishing->mounts,
           "PATH=files:DIRECTORY (of the tenant's shared files) or PATH=host:NAME (what the host offers); may be "
           "repeated")
@@ -340,6 +358,9 @@ void add_client(CLI::App& app, int& exit_code) {
   auto* const text = command->add_option("-d,--data", calling->text, "The input");
   command->add_option("--data-file", calling->file, "The file that holds the input; - is standard input")
       ->excludes(text);
+  command->add_flag("--async", calling->async, "Do not wait: print the id of the call, for `spore calls`");
+  command->add_option("--key", calling->key, "Idempotency key: however often it is sent, the function is called once");
+  command->add_option("--attempts", calling->attempts, "Attempts where it fails; with --async or --key");
   command->add_flag("-v,--verbose", calling->verbose, "Tell the call's id and time on standard error");
   command->footer("Without --data and --data-file the input is read from standard input, unless that is a terminal.");
 

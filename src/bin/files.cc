@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "base/fd.h"
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/host_client.h"
 

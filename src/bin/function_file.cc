@@ -38,6 +38,8 @@ class Reader {
         ASSIGN_OR_RETURN(out.config[name], number(name, node));
       } else if (name == "memory_max" || name == "output_max" || name == "local_max") {
         ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
+      } else if (name == "push") {
+        ASSIGN_OR_RETURN(out.config[name], text(name, node));
       } else if (name == "args") {
         ASSIGN_OR_RETURN(out.config["args"], texts(name, node));
       } else if (name == "env" || name == "mounts") {
@@ -46,7 +48,7 @@ class Reader {
         return wrong(key.source(),
                      "there is no key \"" + name +
                          "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
-                         "local_files_max, concurrency_max, args, env and mounts");
+                         "local_files_max, concurrency_max, push, args, env and mounts");
       }
     }
     return out;

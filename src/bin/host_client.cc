@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/percent.h"
 
 namespace spore::bin {
 using nlohmann::json;

@@ -130,23 +130,6 @@ Result<HttpResponse> send_request(const ServerAddress& server, const HttpRequest
   return out;
 }
 
-std::string percent_encode(std::string_view text) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-                       c == '_' || c == '-' || c == '~';
-    if (plain) {
-      out += c;
-    } else {
-      out += '%';
-      out += kDigits[static_cast<unsigned char>(c) >> 4];
-      out += kDigits[static_cast<unsigned char>(c) & 15];
-    }
-  }
-  return out;
-}
-
 Result<void> EventParser::feed(std::string_view bytes) {
   buffer_.append(bytes);
   size_t begin = 0;

@@ -46,8 +46,6 @@ struct HttpRequest {
 Result<HttpResponse> send_request(const ServerAddress& server, const HttpRequest& request,
                                   const std::function<Result<void>(std::string_view)>& on_body = {});
 
-std::string percent_encode(std::string_view text);
-
 // Server-sent events, as their bytes arrive.
 class EventParser {
  public:

@@ -150,9 +150,5 @@ TEST(EventParser, BoundsAnEvent) {
   EXPECT_EQ(fed.error().code, ErrorCode::kResourceExhausted);
 }
 
-TEST(PercentEncode, LeavesOnlyWhatNeedsNoEscape) {
-  EXPECT_EQ(percent_encode("aZ0._-~/ ?%\xc3"), "aZ0._-~%2F%20%3F%25%C3");
-}
-
 }  // namespace
 }  // namespace spore::bin

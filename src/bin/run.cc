@@ -138,6 +138,9 @@ Result<int> run_module(const RunOptions& options) {
   seat.end_call();
   switch (result.kind) {
     case host::CallResult::Kind::kExited: return result.exit_code;
+    case host::CallResult::Kind::kNotPushed:
+      std::fprintf(stderr, "spore: %s: %s\n", options.file.c_str(), result.error.message.c_str());
+      return 1;
     case host::CallResult::Kind::kTrapped:
       std::fprintf(stderr, "spore: %s: trap: %s\n", options.file.c_str(), result.trap.message.c_str());
       print_stack(result.trap);

@@ -12,6 +12,7 @@
 #include "bin/commands.h"
 #include "bin/runtime.h"
 #include "bin/state_store.h"
+#include "calls/async_calls.h"
 #include "functions/host_key.h"
 #include "functions/registry.h"
 #include "gateway/api.h"
@@ -21,6 +22,7 @@
 #include "host/initialise.h"
 #include "host/state_access.h"
 #include "object_store/directory_store.h"
+#include "state/quota_tier.h"
 #include "worker/worker.h"
 
 namespace spore::bin {
@@ -43,6 +45,8 @@ struct ServeOptions {
   uint64_t state_mib_max = 4'096;
   uint64_t state_tenant_mib_max = 2'048;
   size_t state_values_max = 4'096;
+  uint64_t store_tenant_keys_max = 0;
+  uint64_t store_tenant_mib_max = 0;
   unsigned state_threads = 8;
   unsigned state_timeout_ms = 10'000;
   unsigned lock_lease_ms = 10'000;
@@ -67,6 +71,17 @@ struct ServeOptions {
   unsigned header_timeout_ms = 10'000;
   unsigned drain_timeout_ms = 30'000;
   unsigned init_timeout_ms = 10'000;
+  size_t async_in_flight = std::max(8u, 2 * std::thread::hardware_concurrency());
+  uint64_t async_ttl_s = 86'400;
+  uint64_t async_dead_ttl_s = 7 * 86'400;
+  unsigned async_attempts = 3;
+  uint64_t async_lease_ms = 30'000;
+  uint64_t async_retry_base_ms = 200;
+  uint64_t async_retry_cap_ms = 60'000;
+  size_t async_calls_max = 1'000'000;
+  size_t async_tenant_calls_max = 500'000;
+  uint64_t async_mib_max = 16'384;
+  uint64_t async_tenant_mib_max = 8'192;
   worker::PoolOptions pool;
   uint64_t idle_mib_max = 0;
   uint64_t memory_left_mib_min = 0;
@@ -169,6 +184,20 @@ Result<worker::FileRoots> file_roots_of(const std::vector<std::string>& mounts, 
   return out;
 }
 
+calls::AsyncOptions async_options(const ServeOptions& options) {
+  return {.store = {.calls_max = options.async_calls_max,
+                    .calls_per_tenant_max = options.async_tenant_calls_max,
+                    .bytes_max = options.async_mib_max << 20,
+                    .bytes_per_tenant_max = options.async_tenant_mib_max << 20},
+          .in_flight_max = options.async_in_flight,
+          .lease = milliseconds(options.async_lease_ms),
+          .result_ttl = std::chrono::seconds(options.async_ttl_s),
+          .dead_ttl = std::chrono::seconds(options.async_dead_ttl_s),
+          .retry_base = milliseconds(options.async_retry_base_ms),
+          .retry_cap = milliseconds(options.async_retry_cap_ms),
+          .attempts_default = options.async_attempts};
+}
+
 Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   TRY(host::link(module));
   TRY(host::find_entry(module));
@@ -219,16 +248,20 @@ Result<void> serve(const ServeOptions& options) {
   registry_options.compiler_threads = options.compiler_threads;
   registry_options.module_bytes_max = options.module_mib_max << 20;
   ASSIGN_OR_RETURN(auto shared_files, functions::SharedFiles::open((directory / "files").string()));
-  ASSIGN_OR_RETURN(const auto state, open_state_store(options.state, directory / "state", IfMissing::kMake));
+  ASSIGN_OR_RETURN(const auto state_store, open_state_store(options.state, directory / "state", IfMissing::kMake));
+  state::StoreQuota quota;
+  if (options.store_tenant_keys_max) quota.keys_max = options.store_tenant_keys_max;
+  if (options.store_tenant_mib_max) quota.bytes_max = options.store_tenant_mib_max << 20;
+  state::QuotaTier state(*state_store, quota);
   auto tracker = state::WindowTracker::start(options.seats);
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
-  state::LocalTier local_state(*state, tracker ? tracker->get() : nullptr,
+  state::LocalTier local_state(state, tracker ? tracker->get() : nullptr,
                                {.bytes_max = options.state_mib_max << 20,
                                 .bytes_per_tenant_max = options.state_tenant_mib_max << 20,
                                 .replicas_max = options.state_values_max,
                                 .replicas_per_tenant_max = options.state_values_max / 2});
   state::BlockingPool state_threads({.threads = options.state_threads});
-  state::LockService locks(*state, {.lease = milliseconds(options.lock_lease_ms)});
+  state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
@@ -247,6 +280,10 @@ Result<void> serve(const ServeOptions& options) {
       }};
   ASSIGN_OR_RETURN(const auto registry,
                    functions::Registry::open(*store, compiler, *arena, hooks, std::move(registry_options)));
+
+  // The worker ends its attempts when it goes, so it goes first.
+  ASSIGN_OR_RETURN(const auto calls,
+                   calls::AsyncCalls::open(directory / "calls", *store, *registry, async_options(options)));
 
   gateway::Server* wakes = nullptr;  // set before the first call can come
   worker::PoolOptions pool = options.pool;
@@ -275,12 +312,21 @@ Result<void> serve(const ServeOptions& options) {
                     .module_bytes_max = options.module_mib_max << 20,
                     .shared_files = &shared_files,
                     .file_bytes_max = options.file_mib_max << 20,
-                    .state = state.get(),
+                    .state = &state,
                     .value_bytes_max = options.value_mib_max << 20,
+                    .calls = calls.get(),
                     .publish_threads = options.publish_threads});
   worker.set_hooks({.ended = [&api](worker::CallResult& result, const functions::LoadedFunction& function,
                                     uint64_t input) { api.chained_call_ended(result, function, input); },
-                    .begin_detached = {}});
+                    .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version, Bytes input,
+                                               const std::string& once) -> Result<worker::CallId> {
+                      ASSIGN_OR_RETURN(const auto accepted,
+                                       calls->accept({.function = id,
+                                                      .version = version.value_or(0),
+                                                      .input = std::move(input),
+                                                      .key = "detached-" + to_hex(as_bytes(once))}));
+                      return accepted.record.id;
+                    }});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
                                                                .web_address = web.address,
@@ -301,11 +347,12 @@ Result<void> serve(const ServeOptions& options) {
       server->run();
     });
   }
+  calls->start(worker);
   std::printf("spore: listening on http://%s (%u seats, data in %s)\n", text_of(endpoint, server->port()).c_str(),
               options.seats, directory.c_str());
   if (const auto port = server->web_port())
     std::printf("spore: web handlers at http://%s/fn/\n", text_of(web, *port).c_str());
-  std::printf("spore: state in %s\n", state->name().c_str());
+  std::printf("spore: state in %s\n", state.name().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   std::fflush(stdout);
@@ -314,13 +361,15 @@ Result<void> serve(const ServeOptions& options) {
   while (!signal) signal = wait_for_signal(signals, milliseconds(3'600'000));
   std::fprintf(stderr, "spore: draining\n");
   api.drain();
+  calls->drain();
   worker.drain();
   server->drain();
-  const auto idle = [&] { return worker.stats().idle() && api.pending() == 0; };
+  const auto idle = [&] { return worker.stats().idle() && api.pending() == 0 && calls->idle(); };
   if (!wait_until(signals, steady_clock::now() + milliseconds(options.drain_timeout_ms), idle)) {
     std::fprintf(stderr, "spore: calls still run after %u ms; they are cancelled\n", options.drain_timeout_ms);
     worker.cancel_all();
   }
+  calls->stop();
   api.finish();
   const auto all_answered = [&] { return worker.stats().idle() && server->stats().open == 0; };
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
@@ -403,6 +452,10 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--tenant-state-mib", options->state_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
   add("--state-values", options->state_values_max, "How many values it holds; half of them of one tenant")
       ->check(CLI::Range(2, 1'000'000));
+  add("--tenant-store-keys", options->store_tenant_keys_max, "Values of one tenant in the store; 0: any number")
+      ->check(CLI::Range(0, 1'000'000'000));
+  add("--tenant-store-mib", options->store_tenant_mib_max, "Their sizes together; 0: any")
+      ->check(CLI::Range(0, 1 << 30));
   add("--state-threads", options->state_threads, "Operations on the store of state at once")->check(CLI::Range(1, 256));
   add("--state-timeout", options->state_timeout_ms, "For one of them, in ms")->check(CLI::Range(1, 3'600'000));
   add("--lock-lease", options->lock_lease_ms,
@@ -410,6 +463,29 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(100, 3'600'000));
   add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
       ->check(CLI::Range(1, 4096));
+  add("--async-in-flight", options->async_in_flight, "Asynchronous calls that are run at once")
+      ->check(CLI::Range(1, 10'000));
+  add("--async-ttl", options->async_ttl_s,
+      "How long their results are kept, in s; with an Idempotency-Key at least a day")
+      ->check(CLI::Range(1, 366 * 86'400));
+  add("--async-dead-ttl", options->async_dead_ttl_s, "How long dead letters are kept, in s")
+      ->check(CLI::Range(1, 366 * 86'400));
+  add("--async-attempts", options->async_attempts, "Attempts of a call that does not say how many")
+      ->check(CLI::Range(1u, calls::kAttemptsMax));
+  add("--async-lease", options->async_lease_ms,
+      "How long an attempt whose end cannot be stored is left alone, in ms; others renew it")
+      ->check(CLI::Range(100, 3'600'000));
+  add("--async-retry-base", options->async_retry_base_ms,
+      "The longest pause after a first failure, in ms; doubled with each further one")
+      ->check(CLI::Range(0, 3'600'000));
+  add("--async-retry-cap", options->async_retry_cap_ms, "The longest pause after any, in ms")
+      ->check(CLI::Range(0, 86'400'000));
+  add("--async-calls", options->async_calls_max, "Asynchronous calls that are stored, ended or not")
+      ->check(CLI::Range(1, 100'000'000));
+  add("--async-tenant-calls", options->async_tenant_calls_max, "Of them, of one tenant")
+      ->check(CLI::Range(1, 100'000'000));
+  add("--async-mib", options->async_mib_max, "What they, their inputs and outputs take")->check(CLI::Range(1, 1 << 30));
+  add("--async-tenant-mib", options->async_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")
       ->type_name("NAME=DIRECTORY[:rw]");
   serve_app->footer(

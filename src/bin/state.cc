@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/fd.h"
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/host_client.h"
 #include "bin/progress.h"

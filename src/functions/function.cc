@@ -173,6 +173,7 @@ std::string config_to_json(const FunctionConfig& config) {
               {"concurrency_max", config.concurrency_max},
               {"env", config.env},
               {"mounts", config.mounts},
+              {"push", config.push == StatePush::kOnSuccess ? "on_success" : "explicit"},
               {"args", config.args}}
       .dump();
 }
@@ -198,6 +199,9 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
       TRY(read_number(value, field, base.local_files_max));
     } else if (field == "concurrency_max") {
       TRY(read_number(value, field, base.concurrency_max));
+    } else if (field == "push") {
+      if (value != "explicit" && value != "on_success") return refuse(field, "must be \"explicit\" or \"on_success\"");
+      base.push = value == "on_success" ? StatePush::kOnSuccess : StatePush::kExplicit;
     } else if (field == "args") {
       if (!value.is_array()) return refuse(field, "must be an array of strings");
       base.args.clear();

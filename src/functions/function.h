@@ -39,6 +39,9 @@ constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
 constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
 
+// When what a call has written to state is published beside what the function itself pushes.
+enum class StatePush : uint8_t { kExplicit, kOnSuccess };
+
 struct FunctionConfig {
   uint64_t timeout_ms = 30'000;            // wall-clock time of one call
   uint64_t memory_max_bytes = 1ull << 30;  // of linear memory; whole WebAssembly pages
@@ -51,6 +54,7 @@ struct FunctionConfig {
   // What a call sees at a path: "files:DIRECTORY" is a directory of the tenant's shared files ("files:" all of them),
   // "host:NAME" a directory that the host's administrator offers.
   std::map<std::string, std::string> mounts;
+  StatePush push = StatePush::kExplicit;  // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
   // As a program gets them: its own name first; "NAME=value".

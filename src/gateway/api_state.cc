@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/percent.h"
 #include "gateway/api.h"
 #include "gateway/api_support.h"
 #include "gateway/conditions.h"
@@ -280,7 +281,7 @@ Response Api::list_values(const StateRequest& request) {
   json values = json::array();
   for (const auto& entry : page->entries) values.push_back(json_of(entry.key, entry.manifest));
   json out = {{"values", std::move(values)}};
-  if (!page->next.empty()) out["cursor"] = state::percent_encode(page->next);
+  if (!page->next.empty()) out["cursor"] = percent_encode(page->next);
   return json_response(200, out);
 }
 

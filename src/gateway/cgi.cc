@@ -4,6 +4,7 @@
 #include <boost/beast/core/string.hpp>
 #include <string_view>
 
+#include "base/percent.h"
 #include "gateway/api_support.h"
 
 namespace spore::gateway {

@@ -24,6 +24,7 @@ constexpr Kind kKinds[] = {
     {404, "not_found", "There is no such thing"},
     {405, "method_not_allowed", "This method has no meaning here"},
     {408, "request_timeout", "The request took too long to arrive"},
+    {409, "conflict", "It is not in a state for this"},
     {412, "precondition_failed", "It is not in the state that the request expects"},
     {413, "too_large", "The body is too large"},
     {414, "target_too_long", "The request target is too long"},
@@ -88,6 +89,7 @@ Kind kind_of(const worker::CallResult& result) {
     case CallStatus::kTrapped: return {500, "trap", "The function trapped"};
     case CallStatus::kTimedOut: return {504, "timeout", "The call took longer than it may"};
     case CallStatus::kOutputTooLarge: return {502, "output_too_large", "The function wrote more than it may"};
+    case CallStatus::kNotPushed: return {500, "state_not_pushed", "What the call wrote to state is not pushed"};
     case CallStatus::kCancelled: return {503, "cancelled", "The call was cancelled"};
     case CallStatus::kQueueFull: return {503, "host_full", "The host's queue is full"};
     case CallStatus::kTenantQueueFull: return {429, "tenant_queue_full", "The tenant's queue is full"};
@@ -121,18 +123,23 @@ Response problem_of(const Error& error, std::string_view instance) {
 }
 
 unsigned status_of(const worker::CallResult& result) {
-  if (result.status == CallStatus::kFailed && result.error.code != ErrorCode::kInternal) {
+  const bool has_error = result.status == CallStatus::kFailed || result.status == CallStatus::kNotPushed;
+  if (has_error && result.error.code != ErrorCode::kInternal) {
     return result.error.code == ErrorCode::kResourceExhausted ? 503 : status_of(result.error.code);
   }
   return kind_of(result).status;
 }
 
-Response problem_of(const worker::CallResult& result, const functions::LoadedFunction& function) {
+Response problem_of(const worker::CallResult& result, const Called& called) {
+  return to_response(status_of(result), problem_json(result, called));
+}
+
+json problem_json(const worker::CallResult& result, const Called& called) {
   const Kind kind = kind_of(result);
   const unsigned status = status_of(result);
   json out = document(status, kind.name, kind.title, {}, "urn:spore:call:" + result.id.text());
-  out["function"] = function.id.text();
-  out["version"] = function.version.number;
+  out["function"] = called.function.text();
+  out["version"] = called.version;
   switch (result.status) {
     case CallStatus::kExited:
       out["code"] = "exit";
@@ -151,9 +158,10 @@ Response problem_of(const worker::CallResult& result, const functions::LoadedFun
       break;
     case CallStatus::kOutputTooLarge:
       out["code"] = "output_too_large";
-      out["detail"] = "more than " + std::to_string(function.version.config.output_max_bytes) + " bytes";
+      out["detail"] = "more than " + std::to_string(called.output_bytes_max) + " bytes";
       break;
     case CallStatus::kFailed:
+    case CallStatus::kNotPushed:
       out["code"] = to_string(result.error.code);
       out["detail"] = result.error.message;
       break;
@@ -167,7 +175,7 @@ Response problem_of(const worker::CallResult& result, const functions::LoadedFun
     }
     out["stack"] = std::move(stack);
   }
-  return to_response(status, out);
+  return out;
 }
 
 }  // namespace spore::gateway

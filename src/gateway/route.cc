@@ -2,16 +2,11 @@
 
 #include <charconv>
 
+#include "base/percent.h"
+
 namespace spore::gateway {
 
 namespace {
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 // Takes the first segment off the path "/a/b/c": gives "a", leaves "/b/c".
 std::string_view take_segment(std::string_view& path) {
@@ -49,24 +44,15 @@ Endpoint function_endpoint(std::string_view rest) {
   return Endpoint::kUnknown;
 }
 
-}  // namespace
-
-std::optional<std::string> percent_decode(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    if (text.size() - i < 3) return std::nullopt;
-    const int high = hex_digit(text[i + 1]), low = hex_digit(text[i + 2]);
-    if (high < 0 || low < 0) return std::nullopt;
-    out += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return out;
+Endpoint call_endpoint(std::string_view rest) {
+  if (rest.empty()) return Endpoint::kOneCall;
+  if (rest == "/output") return Endpoint::kOutput;
+  if (rest == "/log") return Endpoint::kCallLog;
+  if (rest == "/replay") return Endpoint::kReplay;
+  return Endpoint::kUnknown;
 }
+
+}  // namespace
 
 Route parse_route(std::string_view path) {
   const auto alone = [](Endpoint endpoint) {
@@ -85,6 +71,13 @@ Route parse_route(std::string_view path) {
   if (path.starts_with(kOperations)) {
     route.id = path.substr(kOperations.size());
     if (!route.id.empty() && route.id.find('/') == std::string::npos) route.endpoint = Endpoint::kOperation;
+    return route;
+  }
+  if (path == "/v1/calls" || path == "/v1/calls/") return alone(Endpoint::kCalls);
+  if (constexpr std::string_view kCalls = "/v1/calls/"; path.starts_with(kCalls)) {
+    std::string_view rest = path.substr(kCalls.size() - 1);
+    route.id = take_segment(rest);
+    route.endpoint = call_endpoint(rest);
     return route;
   }
   if (constexpr std::string_view kFiles = "/v1/files/"; path.starts_with(kFiles)) {

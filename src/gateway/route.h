@@ -23,6 +23,11 @@ enum class Endpoint : uint8_t {
   kLogs,       // .../logs
   kCall,       // .../call
   kOperation,  // /v1/operations/ID
+  kCalls,      // /v1/calls
+  kOneCall,    // /v1/calls/ID
+  kOutput,     // .../output
+  kCallLog,    // .../log
+  kReplay,     // .../replay
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
   kFiles,      // /v1/files/TENANT[/PATH]
   kValues,     // /v1/state/TENANT
@@ -35,7 +40,7 @@ struct Route {
   std::string tenant;  // percent-decoded, not checked further
   std::string name;
   std::optional<uint64_t> version;
-  std::string id;  // of an operation
+  std::string id;  // of an operation or a call
   // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded. kValue:
   // the key, as sent: all that is behind the tenant's slash.
   std::string rest;
@@ -45,8 +50,5 @@ constexpr std::string_view kWebPrefix = "/fn/";
 
 // `path`: without a query. Malformed escapes and versions are kUnknown.
 Route parse_route(std::string_view path);
-
-// "%41" -> "A"; nothing where an escape is malformed.
-std::optional<std::string> percent_decode(std::string_view text);
 
 }  // namespace spore::gateway

@@ -67,6 +67,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.state_services = setup.state_services;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);
+  state.push_on_success = setup.push_on_success;
   state.deadline = setup.deadline;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;

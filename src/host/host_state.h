@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -91,6 +92,7 @@ struct CallSetup {
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
+  bool push_on_success = false;                   // what it has written to state is pushed when it exits with 0
   std::optional<faaslet::Clock::time_point> deadline;
 };
 
@@ -135,6 +137,8 @@ struct PendingCall {
 
 struct ImportDeclaration;
 
+constexpr size_t kWrittenValuesMax = 4096;  // of a call whose writes are pushed at its end
+
 struct HostState {
   // Opens the preopened directories. kInvalidArgument: an argument with a NUL, or too many bytes of them; kNotFound and
   // so on: a directory that cannot be opened, named.
@@ -171,7 +175,9 @@ struct HostState {
   std::string tenant;
   std::string call_key;
   bool locks_taken = false;  // it has asked for locks; whoever ends the call gives them back
-  uint64_t effects = 0;      // on state that must not happen twice, were the call run again
+  bool push_on_success = false;
+  std::set<std::string> written;  // where it does so: the keys of values that it may have written to
+  uint64_t effects = 0;           // on state that must not happen twice, were the call run again
   std::optional<faaslet::Clock::time_point> deadline;
   // The name of the next one: the same in each run of the call.
   std::string next_once() { return call_key + "." + std::to_string(effects++); }

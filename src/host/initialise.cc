@@ -78,6 +78,7 @@ Result<std::shared_ptr<const ProtoFaaslet>> run_initialisers(const std::shared_p
     }
     switch (ended.kind) {
       case CallResult::Kind::kExited: break;
+      case CallResult::Kind::kNotPushed: return std::unexpected(ended.error);
       case CallResult::Kind::kTrapped: return fail(ErrorCode::kInvalidModule, name + " traps: " + told(ended.trap));
       case CallResult::Kind::kInterrupted:
         return fail(ErrorCode::kDeadlineExceeded,

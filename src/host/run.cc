@@ -7,6 +7,8 @@
 #include <ctime>
 #include <utility>
 
+#include "host/state_call.h"
+
 namespace spore::host {
 
 namespace {
@@ -92,7 +94,34 @@ CallResult exited(int32_t code) {
 
 }  // namespace
 
+std::optional<CallResult> Run::ended(CallResult result) {
+  if (result.exit_code != 0 || !state_->push_on_success || state_->written.empty()) return result;
+  exited_ = std::move(result);
+  push_ = push_written(*state_);
+  return pushed();
+}
+
+std::optional<CallResult> Run::pushed() {
+  parked_ = false;
+  const auto fails = [&](const Error& error) {
+    CallResult result;
+    result.kind = CallResult::Kind::kNotPushed;
+    result.error = {error.code, "what the call wrote to state is not pushed: " + error.message};
+    return result;
+  };
+  if (!push_->ended()) {
+    wait_ = {.fd = push_->fd(), .events = POLLIN};
+    if (wait_.fd < 0) return fails({ErrorCode::kResourceExhausted, "no descriptor is left to wait for the store"});
+    parked_ = true;
+    return std::nullopt;
+  }
+  const auto result = push_->result();
+  if (!result) return fails(result.error());
+  return std::move(exited_);
+}
+
 std::optional<CallResult> Run::go(Seat& seat) {
+  if (push_) return pushed();
   for (; next_ < functions_.size(); ++next_) {
     Outcome outcome = [&] {
       CpuTime counted(*state_);
@@ -104,7 +133,7 @@ std::optional<CallResult> Run::go(Seat& seat) {
       case Outcome::Kind::kExited: {
         CallResult result = exited(outcome.exit_code);
         result.called_exit = true;
-        return result;
+        return ended(std::move(result));
       }
       case Outcome::Kind::kParked:
         parked_ = true;
@@ -112,7 +141,7 @@ std::optional<CallResult> Run::go(Seat& seat) {
         return std::nullopt;
     }
   }
-  return exited(entry_->has_exit_code ? static_cast<int32_t>(faaslet_->result(0).low) : 0);
+  return ended(exited(entry_->has_exit_code ? static_cast<int32_t>(faaslet_->result(0).low) : 0));
 }
 
 CallResult Run::finish(Seat& seat, const RunLimits& limits) {

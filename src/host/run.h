@@ -32,14 +32,18 @@ struct CallResult {
     kExited,       // returned or exited: exit_code
     kTrapped,      // trap says how; HostState::output_overflow tells the one that is about the output's size
     kInterrupted,  // by the deadline or by somebody's interrupt; trap holds the guest's stack where it was computing
+    kNotPushed,    // exited with 0, but what it wrote to state could not be pushed: error
   };
   Kind kind = Kind::kExited;
   int32_t exit_code = 0;
   bool called_exit = false;  // kExited by proc_exit, in the midst of it
   faaslet::Trap trap;
+  Error error;
 };
 
-// A call, run in pieces. All three arguments outlive it; `state` is the one that `faaslet` was restored with.
+// A call, run in pieces. Where HostState::push_on_success says so, the last of them is the push of what it has written
+// to state, for which it waits as a guest does. All three arguments outlive it; `state` is the one that `faaslet` was
+// restored with.
 class Run {
  public:
   // `initialised`: whether the Faaslet's image has the module's initialisers behind it.
@@ -57,6 +61,9 @@ class Run {
   CallResult finish(faaslet::Seat& seat, const RunLimits& limits);
 
  private:
+  std::optional<CallResult> ended(CallResult result);
+  std::optional<CallResult> pushed();
+
   faaslet::Faaslet* faaslet_;
   HostState* state_;
   const Entry* entry_;
@@ -64,6 +71,8 @@ class Run {
   size_t next_ = 0;                      // in functions_
   bool parked_ = false;                  // inside that function
   faaslet::Wait wait_;
+  std::shared_ptr<state::Operation> push_;  // it has exited, with `exited_`
+  CallResult exited_;
 };
 
 // The whole of it at once, in an image whose initialisers have not run.

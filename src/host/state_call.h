@@ -32,12 +32,18 @@ struct LockHeld {
   uint64_t token = 0;
   bool lost = false;
 };
+// Under which the call writes the value.
+LockHeld lock_held(const HostState& state, const state::ValueId& id);
 // Replica::push(). What was written under a lock that somebody else may have got meanwhile is not to be seen any more,
 // nor what was removed elsewhere: such a replica is discarded, and the error says so. Blocks.
 Result<void> push_or_discard(state::LocalTier& tier, state::Replica& replica, state::PushOptions options, LockHeld lock,
                              state::Deadline deadline);
 // Replica::pull(), likewise.
 Result<void> pull_or_discard(state::LocalTier& tier, state::Replica& replica, state::Deadline deadline);
+
+// Pushes what the call may have written (HostState::written), each value by itself: where one cannot be pushed the
+// others are all the same, and the operation ends with the first error. For a call that does not run.
+std::shared_ptr<state::Operation> push_written(HostState& state);
 
 inline Result<void> nothing_to_prepare(state::Replica&, state::Deadline) { return {}; }
 
@@ -58,15 +64,21 @@ class StateDispatch {
   const StateServices* services() const { return state_of().state_services; }
   state::LocalTier& tier() const { return *services()->tier; }
 
-  // Of the lock under which this call writes the value.
-  LockHeld lock_held() const {
-    const HostState& state = state_of();
-    if (!state.locks_taken) return {};
-    return {services()->locks->token(id_, state.call_key), services()->locks->lost(id_, state.call_key)};
-  }
+  LockHeld lock_held() const { return host::lock_held(state_of(), id_); }
   state::Deadline deadline() const {
     const auto limit = state::Clock::now() + services()->timeout;
     return std::min(limit, state_of().deadline.value_or(limit));
+  }
+  // Before the call may write to the value. False, and said in the log: to more values than are pushed at its end.
+  bool may_write() const {
+    HostState& state = state_of();
+    if (!state.push_on_success || state.written.contains(id_.key)) return true;
+    if (state.written.size() < kWrittenValuesMax) return state.written.insert(id_.key).second;
+    log_state_error(state, name_,
+                    {ErrorCode::kResourceExhausted, "state \"" + id_.key +
+                                                        "\": a function whose writes are pushed at its end writes to " +
+                                                        std::to_string(kWrittenValuesMax) + " values at most"});
+    return false;
   }
   // The error of the operation that a former dispatch waited for, or its value; nothing where there was none.
   std::optional<Result<int64_t>> take_result() {

@@ -66,6 +66,7 @@ Reply<int64_t> state_map(HostCall& call, Key key, uint32_t key_len, uint64_t siz
   if (!on.ok()) return on.reply();
   if (flags & ~kMapReadOnly) return failed(Errno::kInval);
   const bool writable = !(flags & kMapReadOnly);
+  if (writable && !on.may_write()) return failed(Errno::kNoMem);
   faaslet::Faaslet& faaslet = call.faaslet();
   const auto wrong_size = [&](uint64_t has) -> Reply<int64_t> {
     return on.fails({ErrorCode::kInvalidArgument, "state \"" + on.id().key + "\" has " + std::to_string(has) +
@@ -139,6 +140,8 @@ Reply<int64_t> state_write(HostCall& call, Key key, uint32_t key_len, uint64_t o
   const auto range = from.range(GuestMemory(call), size);
   if (!range) return out_of_bounds(call, "state_write");
   StateCall on(call, "state_write", key, key_len);
+  if (!on.ok()) return on.reply();
+  if (!on.may_write()) return failed(Errno::kNoMem);
   return on.with_replica(
       std::nullopt,
       [&](Replica& replica) -> std::optional<Reply<int64_t>> {
@@ -183,6 +186,7 @@ Reply<int64_t> state_resize(HostCall& call, Key key, uint32_t key_len, uint64_t 
   StateCall on(call, "state_resize", key, key_len);
   if (!on.ok()) return on.reply();
   if (size > state::kValueBytesMax) return failed(Errno::kInval);
+  if (!on.may_write()) return failed(Errno::kNoMem);
   bool has_room = true;
   return on.with_replica(
       std::nullopt,

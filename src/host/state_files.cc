@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/digest.h"
+#include "base/percent.h"
 #include "host/state_call.h"
 
 namespace spore::host {
@@ -126,7 +127,7 @@ std::expected<std::optional<StatePath>, Errno> state_path(const HostState& state
     if (component.empty() || component == ".") return std::unexpected(Errno::kInval);
     if (is_last) break;
   }
-  auto key = state::percent_decode(rest);
+  auto key = percent_decode(rest);
   if (!key) return std::unexpected(Errno::kInval);
   if (key->size() > state::kKeyBytesMax) return std::unexpected(Errno::kNameTooLong);
   if (!state::check_key(*key)) return std::unexpected(Errno::kInval);
@@ -142,6 +143,7 @@ Status open_state_file(HostCall& call, const StatePath& path, const VirtualOpeni
   if (!on.ok()) return on.reply();
   if (path.slash_behind) return Errno::kNotDir;
   if (on.still_waits()) return on.wait();
+  if ((opening.writes || opening.create || opening.truncate) && !on.may_write()) return Errno::kNoSpc;
 
   std::shared_ptr<Replica> replica;
   const bool pull = descriptor.flags & fdflags::kRsync;
@@ -395,7 +397,7 @@ Status list_state_files(HostCall& call, Descriptor& directory, Bytes8 buf, uint3
       head.type = static_cast<uint8_t>(FileType::kDirectory);
     } else if (at - listing.first < listing.keys.size()) {
       const std::string& key = listing.keys[at - listing.first];
-      name = state::percent_encode(key);
+      name = percent_encode(key);
       head.ino = inode_of(key);
       head.type = static_cast<uint8_t>(FileType::kRegularFile);
     } else if (listing.last) {

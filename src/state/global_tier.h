@@ -90,7 +90,7 @@ struct Push {
   // removal of the value is up to the store, so a name is not used for another push.
   std::string once;
   // Of the lock under which the bytes were written; 0: none. kFailedPrecondition where the lock has been granted for
-  // writing to somebody else since.
+  // writing to somebody else since, or its lease ran out and somebody has asked for it since.
   uint64_t lock_token = 0;
 };
 constexpr size_t kOnceNamesMax = 4096;

@@ -148,6 +148,36 @@ TEST_P(GlobalTierConformance, AReadersTokenIsGoodUntilSomebodyWrites) {
   EXPECT_FAILS(tier_->push(id("k"), {.lock_token = token}, soon()), ErrorCode::kFailedPrecondition);
 }
 
+TEST_P(GlobalTierConformance, AReaderThatFollowsAWriterWhoLostItSeesNoPushOfThatWriter) {
+  put(id("k"), "0");
+  const auto append = [&](uint64_t token) {
+    return tier_->push(id("k"), {.append = as_bytes("x"), .lock_token = token}, soon());
+  };
+  const uint64_t lost = lock_patiently(id("k"), LockMode::kWrite, "a", milliseconds(30)).token;
+  const LockGrant reader = lock_patiently(id("k"), LockMode::kRead, "r", kLong);
+  EXPECT_TRUE(reader.poisoned);
+  EXPECT_FAILS(append(lost), ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(text(id("k")), "0");
+  // A second reader changes nothing for the first.
+  const LockGrant second = lock_patiently(id("k"), LockMode::kRead, "s", kLong);
+  EXPECT_TRUE(second.poisoned);
+  EXPECT_EQ(second.token, reader.token);
+  EXPECT_TRUE(append(reader.token));
+  for (const char* owner : {"r", "s"}) ASSERT_TRUE(tier_->unlock(id("k"), owner, soon()));
+  const LockGrant writer = lock_patiently(id("k"), LockMode::kWrite, "w", kLong);
+  EXPECT_TRUE(writer.poisoned);
+  EXPECT_GT(writer.token, reader.token);
+  ASSERT_TRUE(tier_->unlock(id("k"), "w", soon()));
+  EXPECT_FALSE(lock_patiently(id("k"), LockMode::kRead, "r", kLong).poisoned);
+}
+
+TEST_P(GlobalTierConformance, ALockThatIsPoisonedStaysSoWithoutAValue) {
+  lock_patiently(id("k"), LockMode::kWrite, "a", milliseconds(30));
+  EXPECT_TRUE(lock_patiently(id("k"), LockMode::kRead, "r", kLong).poisoned);
+  ASSERT_TRUE(tier_->unlock(id("k"), "r", soon()));
+  EXPECT_TRUE(lock_patiently(id("k"), LockMode::kWrite, "b", kLong).poisoned);
+}
+
 TEST_P(GlobalTierConformance, LocksNeedNoValueAndTokensGrowAcrossItsRemoval) {
   const uint64_t first = lock_patiently(id("k"), LockMode::kWrite, "a", kLong).token;
   EXPECT_TRUE(tier_->push(id("k"), {.size_bytes = 1, .lock_token = first}, soon()));

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/digest.h"
+#include "base/percent.h"
 
 namespace spore::state {
 namespace {

@@ -21,8 +21,8 @@ namespace {
 //                was what is in o:EPOCH:NUMBER:INDEX (c), or zeros (z)
 //   o:...        a chunk kept for pins
 //   t:PUSH:INDEX what a large push has brought so far, see push; with a time to live
-//   l            its lock, a hash: t last token granted for writing, w who holds it for writing, wt the token, we the
-//   end
+//   l            its lock, a hash: t last token (of a grant for writing, or raised when a lease ran out), w who holds
+//   it for writing, wt the token, we the end
 //                of the lease, p poisoned, r:OWNER the end of a reader's lease
 //
 // Of a tenant, all beginning with spore:{TENANT}: and so on one server: i the keys, a sorted set with all scores 0;
@@ -500,13 +500,19 @@ do
     if owner then readers[owner] = tonumber(all[at + 1]) else l[all[at]] = all[at + 1] end
   end
 end
--- Leases that ran out. The record stays for LIFE_MS after the last lease: so long a token says whether it is stale.
+-- A token is never smaller than the time in us: it grows also where the record was lost.
+local function raise_token()
+  l.t = text(math.max(tonumber(l.t or 0) + 1, now * 1000))
+  redis.call('HSET', lock, 't', l.t)
+end
+-- Leases that ran out; what a writer pushes who lost it is refused from here on. The record stays for LIFE_MS after the last lease: so long a token says whether it is stale.
 local LIFE_MS = 86400000
 local function settle()
   if l.w and tonumber(l.we) < now then
     redis.call('HDEL', lock, 'w', 'wt', 'we')
     redis.call('HSET', lock, 'p', '1')
     l.w, l.p = nil, '1'
+    raise_token()
   end
   for owner, lease_end in pairs(readers) do
     if lease_end < now then
@@ -520,19 +526,18 @@ local function live(lease) redis.call('PEXPIRE', lock, text(LIFE_MS + lease)) en
 
 // lock: ARGV 1 owner, 2 w or r, 3 lease in ms, 4 how many readers there may be. Gives {'ok', token, poisoned},
 // {'held'},
-// {'many'}. A token is never smaller than the time in us: it grows also where the record was lost.
+// {'many'}.
 constexpr const char* kLock = R"lua(
 probe()
 -- PRELUDE
 local owner, lease = ARGV[1], tonumber(ARGV[3])
 settle()
-local function token() return math.max(tonumber(l.t or 0) + 1, now * 1000) end
 if l.w and (l.w ~= owner or ARGV[2] ~= 'w') then return {'held'} end
 if ARGV[2] == 'w' then
   if next(readers) then return {'held'} end
   if not l.w then
-    l.t = text(token())
-    redis.call('HSET', lock, 't', l.t, 'w', owner, 'wt', l.t)
+    raise_token()
+    redis.call('HSET', lock, 'w', owner, 'wt', l.t)
   end
   redis.call('HSET', lock, 'we', text(now + lease))
   live(lease)
@@ -541,10 +546,7 @@ end
 local count = 0
 for _ in pairs(readers) do count = count + 1 end
 if not readers[owner] and count >= tonumber(ARGV[4]) then return {'many'} end
-if not l.t then
-  l.t = text(token())
-  redis.call('HSET', lock, 't', l.t)
-end
+if not l.t then raise_token() end
 redis.call('HSET', lock, 'r:' .. owner, text(now + lease))
 live(lease)
 return {'ok', l.t, l.p or '0'}

@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-#include "state/value_id.h"
+#include "base/percent.h"
 
 namespace spore::state {
 namespace {

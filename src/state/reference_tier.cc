@@ -199,6 +199,14 @@ Result<Usage> ReferenceTier::usage(const std::string& tenant, Deadline deadline)
   return out;
 }
 
+void ReferenceTier::Lock::settle(Clock::time_point now) {
+  std::erase_if(readers, [&](const auto& reader) { return reader.second <= now; });
+  if (writer.empty() || writer_until > now) return;
+  writer.clear();
+  poisoned = true;
+  ++token;
+}
+
 Result<std::optional<LockGrant>> ReferenceTier::try_lock(const ValueId& id, LockMode mode, const std::string& owner,
                                                          std::chrono::milliseconds lease, Deadline deadline) {
   TRY(check_lock(id, owner, lease));
@@ -206,22 +214,21 @@ Result<std::optional<LockGrant>> ReferenceTier::try_lock(const ValueId& id, Lock
   auto state = state_.lock();
   const Clock::time_point now = clock_();
   Lock& lock = state->locks[id];
-  std::erase_if(lock.readers, [&](const auto& reader) { return reader.second <= now; });
-  const bool written = !lock.writer.empty() && lock.writer_until > now;
+  lock.settle(now);
+  const bool written = !lock.writer.empty();
   if (mode == LockMode::kRead) {
     if (written) return std::nullopt;
     lock.readers[owner] = now + lease;
     lock.token = std::max<uint64_t>(lock.token, 1);
-    return LockGrant{.token = lock.token, .poisoned = !lock.writer.empty()};
+    return LockGrant{.token = lock.token, .poisoned = lock.poisoned};
   }
   if (!lock.readers.empty() || (written && lock.writer != owner)) return std::nullopt;
   if (!written) {
-    lock.writer_got_it_poisoned = !lock.writer.empty();
     lock.writer = owner;
     ++lock.token;
   }
   lock.writer_until = now + lease;
-  return LockGrant{.token = lock.token, .poisoned = lock.writer_got_it_poisoned};
+  return LockGrant{.token = lock.token, .poisoned = lock.poisoned};
 }
 
 Result<void> ReferenceTier::renew_lock(const ValueId& id, const std::string& owner, std::chrono::milliseconds lease,
@@ -231,12 +238,13 @@ Result<void> ReferenceTier::renew_lock(const ValueId& id, const std::string& own
   auto state = state_.lock();
   const Clock::time_point now = clock_();
   Lock& lock = state->locks[id];
-  if (lock.writer == owner && lock.writer_until > now) {
+  lock.settle(now);
+  if (lock.writer == owner) {
     lock.writer_until = now + lease;
     return {};
   }
   const auto reader = lock.readers.find(owner);
-  if (reader == lock.readers.end() || reader->second <= now) return not_held(id, owner);
+  if (reader == lock.readers.end()) return not_held(id, owner);
   reader->second = now + lease;
   return {};
 }
@@ -245,14 +253,15 @@ Result<void> ReferenceTier::unlock(const ValueId& id, const std::string& owner, 
   TRY(check_lock(id, owner, kLeaseMax));
   TRY(check_deadline(deadline));
   auto state = state_.lock();
-  const Clock::time_point now = clock_();
   Lock& lock = state->locks[id];
-  if (lock.writer == owner && lock.writer_until > now) {
+  lock.settle(clock_());
+  if (lock.writer == owner) {
     lock.writer.clear();
+    lock.poisoned = false;
     return {};
   }
   const auto reader = lock.readers.find(owner);
-  if (reader == lock.readers.end() || reader->second <= now) return not_held(id, owner);
+  if (reader == lock.readers.end()) return not_held(id, owner);
   lock.readers.erase(reader);
   return {};
 }

@@ -55,10 +55,13 @@ class ReferenceTier final : public GlobalTier {
   };
   struct Lock {
     uint64_t token = 0;
-    std::string writer;  // empty: the last one gave it back
+    std::string writer;  // empty: nobody
     Clock::time_point writer_until;
-    bool writer_got_it_poisoned = false;
+    bool poisoned = false;  // the last writer, before the one there is, lost it
     std::map<std::string, Clock::time_point> readers;
+
+    // Ends leases that ran out.
+    void settle(Clock::time_point now);
   };
   struct State {
     std::map<ValueId, Value> values;

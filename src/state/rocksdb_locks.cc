@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/fd.h"
+#include "base/percent.h"
 #include "state/merge.h"
 #include "state/rocksdb_store.h"
 #include "state/rocksdb_tier.h"
@@ -55,7 +56,17 @@ uint64_t number_of(const std::optional<std::string>& bytes) {
   return out;
 }
 
-bool is_free(const LockRecord& lock) { return lock.writer.empty() && lock.readers.empty(); }
+// Nothing is lost where such a record goes.
+bool is_free(const LockRecord& lock) { return lock.writer.empty() && lock.readers.empty() && !lock.poisoned; }
+
+// Ends leases that ran out. What a writer pushes who lost it is refused from here on.
+void settle(LockRecord& lock, const LeaseTime& at) {
+  std::erase_if(lock.readers, [&](const auto& reader) { return reader.second.is_past(at); });
+  if (lock.writer.empty() || !lock.writer_until.is_past(at)) return;
+  lock.writer.clear();
+  lock.poisoned = true;
+  ++lock.token;
+}
 
 }  // namespace
 
@@ -64,7 +75,7 @@ LeaseTime RocksDbTier::now() const { return options_.lease_clock ? options_.leas
 Result<LockRecord> RocksDbTier::lock_of(const ValueId& id) {
   ASSIGN_OR_RETURN(auto there, store_->get_record<LockRecord>(lock_key(id)));
   if (there) {
-    std::erase_if(there->readers, [at = now()](const auto& reader) { return reader.second.is_past(at); });
+    settle(*there, now());
     return std::move(*there);
   }
   LockRecord lock;
@@ -96,7 +107,7 @@ Result<std::optional<LockGrant>> RocksDbTier::try_lock(const ValueId& id, LockMo
   ASSIGN_OR_RETURN(const Held held, hold(stripe_of(id), id, deadline));
   ASSIGN_OR_RETURN(LockRecord lock, lock_of(id));
   const LeaseTime at = now();
-  const bool written = !lock.writer.empty() && !lock.writer_until.is_past(at);
+  const bool written = !lock.writer.empty();
   if (mode == LockMode::kRead) {
     if (written) return std::nullopt;
     if (lock.readers.size() >= LockRecord::kReadersMax && !lock.readers.contains(owner))
@@ -104,17 +115,16 @@ Result<std::optional<LockGrant>> RocksDbTier::try_lock(const ValueId& id, LockMo
                                                      std::to_string(LockRecord::kReadersMax) + " readers");
     lock.readers[owner] = at.after(lease);
     TRY(keep_lock(id, lock, false));
-    return LockGrant{.token = lock.token, .poisoned = !lock.writer.empty()};
+    return LockGrant{.token = lock.token, .poisoned = lock.poisoned};
   }
   if (!lock.readers.empty() || (written && lock.writer != owner)) return std::nullopt;
   if (!written) {
-    lock.writer_got_it_poisoned = !lock.writer.empty();
     lock.writer = owner;
     ++lock.token;
   }
   lock.writer_until = at.after(lease);
   TRY(keep_lock(id, lock, !written));
-  return LockGrant{.token = lock.token, .poisoned = lock.writer_got_it_poisoned};
+  return LockGrant{.token = lock.token, .poisoned = lock.poisoned};
 }
 
 Result<void> RocksDbTier::renew_lock(const ValueId& id, const std::string& owner, std::chrono::milliseconds lease,
@@ -123,7 +133,7 @@ Result<void> RocksDbTier::renew_lock(const ValueId& id, const std::string& owner
   ASSIGN_OR_RETURN(const Held held, hold(stripe_of(id), id, deadline));
   ASSIGN_OR_RETURN(LockRecord lock, lock_of(id));
   const LeaseTime at = now();
-  if (lock.writer == owner && !lock.writer_until.is_past(at)) {
+  if (lock.writer == owner) {
     lock.writer_until = at.after(lease);
   } else if (const auto reader = lock.readers.find(owner); reader != lock.readers.end()) {
     reader->second = at.after(lease);
@@ -137,8 +147,9 @@ Result<void> RocksDbTier::unlock(const ValueId& id, const std::string& owner, De
   TRY(check_lock(id, owner, kLeaseMax));
   ASSIGN_OR_RETURN(const Held held, hold(stripe_of(id), id, deadline));
   ASSIGN_OR_RETURN(LockRecord lock, lock_of(id));
-  if (lock.writer == owner && !lock.writer_until.is_past(now())) {
+  if (lock.writer == owner) {
     lock.writer.clear();
+    lock.poisoned = false;
   } else if (lock.readers.erase(owner) == 0) {
     return not_held(id, owner);
   }

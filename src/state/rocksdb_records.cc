@@ -223,7 +223,7 @@ Bytes LockRecord::write() const {
   out.write(token);
   out.write_text(writer);
   write_time(out, writer_until);
-  out.write<uint8_t>(writer_got_it_poisoned);
+  out.write<uint8_t>(poisoned);
   out.write<uint64_t>(readers.size());
   for (const auto& [owner, until] : readers) {
     out.write_text(owner);
@@ -238,7 +238,7 @@ std::optional<LockRecord> LockRecord::parse(ByteSpan bytes) {
   out.token = in.read<uint64_t>();
   out.writer = in.read_text();
   out.writer_until = read_time(in);
-  out.writer_got_it_poisoned = in.read<uint8_t>() != 0;
+  out.poisoned = in.read<uint8_t>() != 0;
   const uint64_t readers = in.read_count(8 + 24);
   for (uint64_t i = 0; i < readers; ++i) {
     std::string owner = in.read_text();

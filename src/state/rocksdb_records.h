@@ -121,10 +121,10 @@ struct LeaseTime {
 
 struct LockRecord {
   static constexpr size_t kReadersMax = 1024;
-  uint64_t token = 0;  // of the last grant for writing
-  std::string writer;  // empty: the last one gave it back
+  uint64_t token = 0;  // grows with each grant for writing, and when a writer is found to have lost it
+  std::string writer;  // empty: nobody
   LeaseTime writer_until;
-  bool writer_got_it_poisoned = false;
+  bool poisoned = false;  // the last writer, before the one there is, lost it
   std::map<std::string, LeaseTime> readers;
 
   Bytes write() const;

@@ -91,7 +91,7 @@ class RocksDbTier final : public GlobalTier {
 
   // rocksdb_locks.cc; under the stripe of the key.
   rocksdb_records::LeaseTime now() const;
-  Result<rocksdb_records::LockRecord> lock_of(const ValueId& id);  // without readers whose lease ran out
+  Result<rocksdb_records::LockRecord> lock_of(const ValueId& id);  // without those whose lease ran out
   Result<void> keep_lock(const ValueId& id, const rocksdb_records::LockRecord& lock, bool durably);
   static void drop_lock(const ValueId& id, const rocksdb_records::LockRecord& lock, rocksdb::WriteBatch& batch);
   Result<void> drop_lock_if_free(const ValueId& id, rocksdb::WriteBatch& batch);

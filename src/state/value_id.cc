@@ -30,13 +30,6 @@ size_t utf8_sequence_bytes(std::string_view text) {
   return 0;
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
-}
-
 }  // namespace
 
 Result<void> check_key(std::string_view key) {
@@ -59,39 +52,6 @@ TenantId tenant_id(std::string_view tenant) {
   TenantId id;
   std::copy_n(digest.begin(), id.size(), id.begin());
   return id;
-}
-
-std::string percent_encode(std::string_view key) {
-  constexpr std::string_view kPlain = "-_~";
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  const bool dots = key == "." || key == "..";
-  std::string out;
-  for (const char c : key) {
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (letter || kPlain.find(c) != std::string_view::npos || (c == '.' && !dots)) {
-      out += c;
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
-    }
-  }
-  return out;
-}
-
-std::optional<std::string> percent_decode(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    const int high = i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
-    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
-    if (low < 0) return std::nullopt;
-    out += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return out;
 }
 
 }  // namespace spore::state

@@ -8,7 +8,6 @@
 #include <array>
 #include <compare>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -37,11 +36,5 @@ Result<void> check_key(std::string_view key);
 // 16 bytes that stand for a tenant in stores: the head of the name's SHA-256.
 using TenantId = std::array<uint8_t, 16>;
 TenantId tenant_id(std::string_view tenant);
-
-// A key as one component of paths and of names in stores: letters, digits and "-_.~" as they are, the rest as %XX in
-// upper case; "." and ".." have their dots written as %2E too. Two keys never give the same text.
-std::string percent_encode(std::string_view key);
-// Nothing where a % is not followed by two hexadecimal digits.
-std::optional<std::string> percent_decode(std::string_view text);
 
 }  // namespace spore::state

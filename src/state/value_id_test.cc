@@ -16,20 +16,6 @@ TEST(Key, IsOneToFiveHundredAndTwelveBytesOfUtf8) {
     EXPECT_FALSE(check_key(wrong)) << wrong;
 }
 
-TEST(Key, PercentEncodingIsReversibleAndSafeInPaths) {
-  for (const std::string key : {"plain-1_2~.txt", "..", ".", "a/b", "%2F", "{tag}", "\xc3\xa9", "a b", "..."}) {
-    const std::string text = percent_encode(key);
-    EXPECT_EQ(text.find_first_of("/{} "), std::string::npos) << text;
-    EXPECT_NE(text, "..");
-    EXPECT_NE(text, ".");
-    EXPECT_EQ(percent_decode(text), key);
-  }
-  EXPECT_EQ(percent_encode(".."), "%2E%2E");
-  EXPECT_EQ(percent_decode("%4"), std::nullopt);
-  EXPECT_EQ(percent_decode("%"), std::nullopt);
-  EXPECT_EQ(percent_decode("%zz"), std::nullopt);
-}
-
 TEST(Key, TenantsHaveDifferentIds) {
   EXPECT_NE(tenant_id("a"), tenant_id("b"));
   EXPECT_EQ(tenant_id("a"), tenant_id("a"));

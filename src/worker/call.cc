@@ -28,6 +28,7 @@ std::string_view to_string(CallStatus status) {
     case CallStatus::kTrapped: return "trapped";
     case CallStatus::kTimedOut: return "timed_out";
     case CallStatus::kOutputTooLarge: return "output_too_large";
+    case CallStatus::kNotPushed: return "not_pushed";
     case CallStatus::kCancelled: return "cancelled";
     case CallStatus::kQueueFull: return "queue_full";
     case CallStatus::kTenantQueueFull: return "tenant_queue_full";

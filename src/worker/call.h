@@ -65,6 +65,7 @@ enum class CallStatus : uint8_t {
   kTrapped,         // `trap` says how
   kTimedOut,        // `trap` holds the guest's stack where it was computing
   kOutputTooLarge,  // the function wrote more than output_max_bytes
+  kNotPushed,       // exit code 0, but what it wrote to state could not be pushed: `error`
   kCancelled,
   kQueueFull,        // the host's queue, never started
   kTenantQueueFull,  // the tenant's share of the queue, never started
@@ -91,7 +92,7 @@ struct CallResult {
   faaslet::Trap trap;
   Bytes log;
   bool log_truncated = false;
-  Error error;  // kFailed
+  Error error;  // kFailed, kNotPushed
   StartKind start = StartKind::kNone;
   std::chrono::microseconds queued{0};    // from submit to start
   std::chrono::microseconds starting{0};  // from there to the guest's first instruction, and any loading before

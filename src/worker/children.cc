@@ -62,6 +62,7 @@ host::ChildResult child_result(CallResult& result) {
     case CallStatus::kQueueFull:
     case CallStatus::kTenantQueueFull:
     case CallStatus::kDraining: failed(Errno::kBusy, "there was no room for it on the host"); break;
+    case CallStatus::kNotPushed:
     case CallStatus::kFailed: failed(Errno::kIo, result.error.message); break;
   }
   return out;

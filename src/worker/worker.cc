@@ -354,6 +354,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.state_services = options_.state;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
+  setup.push_on_success = config.push == functions::StatePush::kOnSuccess && options_.state;
   setup.deadline = job.deadline;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
@@ -449,6 +450,10 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
       result.status = state.output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
       break;
     case host::CallResult::Kind::kInterrupted: result.status = CallStatus::kTimedOut; break;
+    case host::CallResult::Kind::kNotPushed:
+      result.status = CallStatus::kNotPushed;
+      result.error = std::move(ended.error);
+      break;
   }
   result.trap = std::move(ended.trap);
   result.output = std::move(state.output);

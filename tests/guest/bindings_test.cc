@@ -37,7 +37,8 @@ TEST_P(Bindings, ReachEveryCall) {
   const auto take = [&](StateHost& host, const std::string& step) {
     const Bytes input(step.begin(), step.end());
     const GuestRun run =
-        host.run(guest(language.name), language.step_by_input ? std::vector<std::string>{} : std::vector{step}, input);
+        host.run(guest(language.name), language.step_by_input ? std::vector<std::string>{} : std::vector{step},
+                 {.input = input});
     EXPECT_TRUE(run.result.kind == Kind::kExited && run.result.exit_code == 0) << step << ": " << run.summary();
     EXPECT_EQ(as_text(run.state.output), step);
   };

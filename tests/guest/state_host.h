@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,18 +15,23 @@
 namespace spore::host {
 
 struct StateHost {
+  struct Call {
+    Bytes input;
+    std::string tenant = "t";
+    std::function<void(std::function<void()> interrupt)> meanwhile;  // as run_guest() has it
+  };
   explicit StateHost(state::GlobalTier& global, state::LocalTierOptions options = {})
       : tracker(*state::WindowTracker::start(2)), tier(global, tracker.get(), options), locks(global, {}) {}
 
   // Runs the guest in a call of its own. Any thread.
-  GuestRun run(const std::string& guest, std::vector<std::string> arguments, Bytes input = {}) {
+  GuestRun run(const std::string& guest, std::vector<std::string> arguments, Call call = {}) {
     CallSetup setup;
     setup.state_services = &services;
-    setup.tenant = "t";
+    setup.tenant = std::move(call.tenant);
     static std::atomic<int> calls = 0;  // names a call among those of all hosts
     setup.call_key = "call " + std::to_string(++calls);
-    setup.input = std::move(input);
-    GuestRun out = run_guest(guest, std::move(arguments), std::move(setup));
+    setup.input = std::move(call.input);
+    GuestRun out = run_guest(guest, std::move(arguments), std::move(setup), {}, std::move(call.meanwhile));
     if (out.state.locks_taken)  // as the worker does
       locks.release_all(out.state.call_key, out.result.kind != CallResult::Kind::kExited);
     return out;

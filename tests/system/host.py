@@ -169,8 +169,8 @@ class Background(threading.Thread):
         except Exception as error:  # handed on by result()
             self.error = error
 
-    def result(self):
-        self.join(DEADLINE_S)
+    def result(self, timeout=DEADLINE_S):
+        self.join(timeout)
         if self.is_alive():
             raise TimeoutError("the background work does not end")
         if self.error:

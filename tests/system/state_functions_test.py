@@ -4,45 +4,17 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import unittest
 
-from host import DEADLINE_S, SANITIZED, Background, Host, SystemTest
-from redis_server import Redis
+from host import DEADLINE_S, ECHO, Background
+from state_guest import EHOSTUNREACH, ENOENT, ENOSPC, ESTALE, ETIMEDOUT, StateGuestTest
 
-GUEST = os.environ.get("SPORE_STATE_GUEST", "")  # tests/guest/guests/state.c
 KILLS = int(os.environ.get("SPORE_STATE_KILLS", "5"))
-ENOENT, ENOMEM, ESTALE, ETIMEDOUT, EHOSTUNREACH = 44, 48, 72, 73, 23
+STOP_S = float(os.environ.get("SPORE_STATE_STOP_S", "5"))  # for how long a store that stops does so
 
 
-with open(GUEST, "rb") as file:
-    MODULE = file.read()
-
-
-class StateFunctions(SystemTest):
-    def prepare(self, host, *commands, tenant="t"):
-        """A function for each command; its name is the command with dashes."""
-        for command in commands:
-            name = f"{tenant}/" + "-".join(command)
-            self.assertIn(host.publish(name, MODULE).status, (200, 201))
-            self.assertEqual(host.configure(name, args=list(command)).status, 200)
-
-    def run_command(self, host, *command, tenant="t"):
-        return host.call(f"{tenant}/" + "-".join(command))
-
-    def output(self, host, *command, tenant="t"):
-        answer = self.run_command(host, *command, tenant=tenant)
-        self.assertEqual(answer.status, 200, answer.body)
-        return answer.body.decode()
-
-    def assertExit(self, answer, code):
-        self.assertEqual(answer.status, 500, answer.body)
-        self.assertEqual(answer.json()["exit_code"], code, answer.body)
-
-    def two_hosts(self, *flags):
-        redis = Redis()
-        self.addCleanup(redis.close)
-        return redis, [self.own_host("--state", redis.url(), *flags) for _ in range(2)]
-
+class StateFunctions(StateGuestTest):
     def test_windows_stay_where_they_are_from_call_to_call(self):
         self.prepare(self.host, ("count",), tenant="warm")
         first, second = (self.run_command(self.host, "count", tenant="warm") for _ in range(2))
@@ -177,22 +149,101 @@ class StateFunctions(SystemTest):
         self.wait_for(lambda: self.run_command(a, "bump", "n").status == 200)
         self.assertEqual(a.ask("GET", "/v1/state/t/n").status, 200)
 
-    def test_a_store_that_stops_fails_calls_in_time_and_is_used_again(self):
-        redis, (a, b) = self.two_hosts("--state-timeout", "500")
-        for host in (a, b):
-            self.prepare(host, ("bump", "n"), ("get", "absent"), ("count",))
-        self.assertEqual(self.output(a, "bump", "n"), "1")
-        self.assertTrue(self.output(a, "count").startswith("1 "))
+    def test_a_store_that_stops_under_load_fails_what_needs_it_in_time_and_nothing_else(self):
+        redis, hosts = self.two_hosts("--state-timeout", "1000")
+        call_s = 10
+        with_store = [("bump", "n"), ("bump-alone", "l"), ("get", "absent")]
+        over, loads = threading.Event(), []
+
+        def load(outcomes, call):
+            while not over.wait(0.005):
+                begun = time.monotonic()
+                outcomes.append((begun, call(), time.monotonic()))
+
+        def begin(call):
+            outcomes = []
+            loads.append(Background(load, outcomes, call))
+            return outcomes
+
+        needy, others = [], []
+        self.addCleanup(over.set)
+        for name, host in zip("ab", hosts):
+            commands = [(command, f"{key}-{name}" if command == "bump" else key) for command, key in with_store]
+            self.prepare(host, *commands, ("count",), timeout_ms=call_s * 1000)
+            self.published("t/echo", ECHO, host)
+            needy += [(command, begin(lambda host=host, command=command: self.run_command(host, *command)))
+                      for command in commands]
+            others.append(begin(lambda host=host: host.call("t/echo", b"hello")))
+            others.append(begin(lambda host=host: self.run_command(host, "count")))  # its value is here
+        everything = [outcomes for _, outcomes in needy] + others
+        self.wait_for(lambda: all(len(outcomes) > 3 for outcomes in everything))
         redis.send(signal.SIGSTOP)
-        answer = self.run_command(a, "bump", "n")
-        self.assertEqual(answer.status, 500, answer.body)
-        self.assertIn(answer.json()["exit_code"], (ETIMEDOUT, EHOSTUNREACH))
-        self.assertIn(self.run_command(b, "get", "absent").json()["exit_code"], (ETIMEDOUT, EHOSTUNREACH))
-        # What is here needs no store.
-        self.assertTrue(self.output(a, "count").startswith("2 "))
+        stopped = time.monotonic()
+        direct = Background(lambda: hosts[0].ask("PUT", "/v1/state/t/direct", b"x", timeout_s=2 * DEADLINE_S))
+        threading.Event().wait(STOP_S)
         redis.send(signal.SIGCONT)
-        self.wait_for(lambda: self.run_command(a, "bump", "n").status == 200)
-        self.assertGreaterEqual(int(self.output(a, "bump", "n")), 3)
+        went_on = time.monotonic()
+        good = lambda command, answer: answer.status == 200 or (command[0] == "get" and answer.status == 500 and
+                                                                answer.json()["exit_code"] == ENOENT)
+        self.wait_for(lambda: all(
+            any(begun > went_on and good(command, answer) for begun, answer, _ in outcomes[-3:])
+            for command, outcomes in needy))
+        over.set()
+        for each in loads:
+            each.result()
+        for command, outcomes in needy:
+            failed = [answer for _, answer, _ in outcomes if not good(command, answer)]
+            if command[0] != "bump-alone":  # who waits for a lock may wait for longer than the store stops
+                self.assertTrue(failed, command)
+            for answer in failed:
+                if answer.status == 504:  # the call's own deadline came first
+                    self.assertProblem(answer, 504, "timeout")
+                else:
+                    self.assertEqual(answer.status, 500, answer.body)
+                    self.assertIn(answer.json()["exit_code"], (ETIMEDOUT, EHOSTUNREACH, ESTALE), (command, answer.body))
+            for begun, answer, ended in outcomes:
+                self.assertLess(ended - begun, 2 * call_s, (command, answer.body))
+            if command[0] == "bump":
+                seen = [int(answer.body) for _, answer, _ in outcomes if answer.status == 200]
+                self.assertEqual(seen, sorted(set(seen)))
+                stored = hosts[0].ask("GET", f"/v1/state/t/{command[1]}").body
+                self.assertGreaterEqual(int.from_bytes(stored, "little"), seen[-1])
+        for outcomes in others:
+            self.assertEqual({answer.status for _, answer, _ in outcomes}, {200})
+            meanwhile = sum(begun > stopped and ended < went_on for begun, _, ended in outcomes)
+            self.assertGreater(meanwhile, 10)
+        answer = direct.result(2 * DEADLINE_S)  # it waited, and was told where that was too long
+        self.assertIn(answer.status, (200, 201, 503, 504), answer.body)
+        for host in hosts:
+            self.assertIsNone(host.process.poll())
+
+    def test_what_a_call_wrote_is_pushed_at_its_end_where_it_is_configured_so(self):
+        redis, (a, b) = self.two_hosts("--state-timeout", "500")
+        stored = lambda key: b.ask("GET", f"/v1/state/t/{key}")
+        self.prepare(a, ("put", "k", "first"), ("put", "k", "other"), ("put", "failed", "x", "3"), ("touch", "past"),
+                     ("count",), push="on_success")
+        self.prepare(a, ("put", "by-hand", "x"))
+        self.assertEqual(self.run_command(a, "put", "k", "first").status, 200)
+        self.assertEqual(stored("k").body, b"first")
+        self.assertEqual(self.run_command(a, "put", "k", "other").status, 200)
+        self.assertEqual(stored("k").body, b"other")
+        for number in (1, 2):  # a Faaslet that was here before finds its windows again
+            self.assertEqual(self.run_command(a, "count").status, 200)
+            self.assertEqual(stored("counter").body, number.to_bytes(8, "little"))
+        # A call that fails, or is not configured so, pushes nothing.
+        self.assertExit(self.run_command(a, "put", "failed", "x", "3"), 3)
+        self.assertProblem(self.run_command(a, "touch", "past"), 500, "trap")
+        self.assertEqual(self.run_command(a, "put", "by-hand", "x").status, 200)
+        for key in ("failed", "touched", "by-hand"):
+            self.assertEqual(stored(key).status, 404, key)
+        # A push that fails fails the call.
+        redis.send(signal.SIGSTOP)
+        document = self.assertProblem(self.run_command(a, "put", "k", "first"), 504, "state_not_pushed")
+        self.assertIn('push state "k"', document["detail"])
+        redis.send(signal.SIGCONT)
+        self.wait_for(lambda: self.run_command(a, "put", "k", "first").status == 200)
+        self.assertEqual(stored("k").body, b"first")
+        self.assertProblem(a.configure("t/count", push="always"), 400, "bad_request")
 
     def test_a_tenant_sees_nothing_of_another(self):
         for tenant in ("one", "two"):
@@ -201,6 +252,15 @@ class StateFunctions(SystemTest):
         self.assertExit(self.run_command(self.host, "get", "n", tenant="two"), ENOENT)
         self.assertEqual(self.output(self.host, "bump", "n", tenant="two"), "1")
         self.assertEqual(self.output(self.host, "bump", "n", tenant="one"), "2")
+
+    def test_a_quota_of_the_store_is_told_to_the_function(self):
+        host = self.own_host("--tenant-store-keys", "1")
+        self.prepare(host, ("bump", "a"), ("bump", "b"))
+        self.assertEqual(self.output(host, "bump", "a"), "1")
+        self.assertExit(self.run_command(host, "bump", "b"), ENOSPC)
+        log = host.ask("GET", "/v1/functions/t/bump-b/logs").json()["calls"][0]["log"]
+        self.assertIn('tenant "t" may keep 1 values', log)
+        self.assertEqual(self.output(host, "bump", "a"), "2")
 
     def test_what_a_host_may_hold_is_a_bound(self):
         host = self.own_host("--state-mib", "1")

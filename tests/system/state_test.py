@@ -9,6 +9,7 @@ import unittest
 import urllib.parse
 
 from host import DEADLINE_S, SANITIZED, SPORE, Background, Host, SystemTest
+from redis_server import Redis
 
 VALUE_BYTES_MAX = (4 << 30) - (64 << 10)
 
@@ -392,6 +393,28 @@ class StateTest(SystemTest):
         answer = self.get("kept/large", host)
         self.assertTrue(answer.body == data)
         self.assertEqual(answer.headers["ETag"], large)
+
+    def test_a_tenant_keeps_no_more_than_its_quota(self):
+        redis = Redis()
+        self.addCleanup(redis.close)
+        for store in ("rocksdb", redis.url()):
+            host = self.own_host("--state", store, "--tenant-store-keys", "3", "--tenant-store-mib", "1")
+            for key in "abc":
+                self.made(f"quota/{key}", b"x", host)
+            document = self.assertProblem(self.put("quota/d", b"x", host), 507, "store_full")
+            self.assertIn('tenant "t" may keep 3 values', document["detail"])
+            self.assertEqual(host.ask("PUT", path_of("d", "other"), b"x").status, 201)
+            self.made("quota/a", bytes((1 << 20) - 2), host)
+            document = self.assertProblem(self.put("quota/b", b"xx", host), 507, "store_full")
+            self.assertIn(f"may keep {1 << 20} bytes", document["detail"])
+            append = host.ask("POST", path_of("quota/a") + "?append", b"x")
+            self.assertProblem(append, 507, "store_full")
+            self.made("quota/b", b"y", host)
+            self.assertEqual(host.ask("PUT", path_of("quota/a") + "?offset=9", b"yy").status, 200)
+            self.assertEqual(host.ask("DELETE", path_of("quota/a")).status, 204)
+            self.made("quota/d", bytes(1000), host)
+            self.assertEqual([value["key"] for value in self.all_values("t", host=host)],
+                             ["quota/b", "quota/c", "quota/d"])
 
     def test_a_full_store_refuses_and_goes_on(self):
         with tempfile.TemporaryDirectory() as folder:

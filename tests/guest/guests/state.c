@@ -190,9 +190,9 @@ static int bump(const char* key, int alone) {
   const uint32_t bytes = length(key);
   if (alone) {
     const int64_t locked = spore_state_lock(key, bytes, SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 30000);
-    CHECK(locked == 0);
+    if (locked < 0) return (int)-locked;
     const int64_t pulled = spore_state_pull(key, bytes, 0, 0);
-    CHECK(pulled == 0 || pulled == -ENOENT);
+    if (pulled < 0 && pulled != -ENOENT) return (int)-pulled;
   }
   int error;
   volatile int64_t* number = spore_state_map(key, 8, 0, &error);
@@ -201,8 +201,94 @@ static int bump(const char* key, int alone) {
   *number = value;
   const int64_t pushed = spore_state_push(key, bytes, 0, 0);
   if (pushed < 0) return (int)-pushed;
-  if (alone) CHECK(spore_state_unlock(key, bytes, SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL) == 0);
+  const int64_t unlocked = alone ? spore_state_unlock(key, bytes, SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL) : 0;
+  if (unlocked < 0) return (int)-unlocked;
   printf("%lld", (long long)value);
+  return 0;
+}
+
+// Many values, PREFIX/000000 and on; each has its own key as its bytes. fill() makes `count`, from the number on that
+// is the input.
+static uint32_t nth_key(char* key, const char* prefix, int n) {
+  return (uint32_t)sprintf(key, "%.20s/%06d", prefix, n);
+}
+
+static int fill(const char* prefix, int count) {
+  char key[32];
+  int from;
+  CHECK(scanf("%d", &from) == 1);
+  for (int i = from; i < from + count; ++i) {
+    const uint32_t bytes = nth_key(key, prefix, i);
+    char* value = spore_state_map(key, bytes, 0, 0);
+    CHECK(value);
+    memcpy(value, key, bytes);
+    CHECK(spore_state_push(key, bytes, 0, 0) == 0);
+    CHECK(spore_state_unmap(key, bytes) == 0);
+  }
+  return 0;
+}
+
+// Lists them in pages of at most `page` bytes, and prints how many there are: all from the first on, in order.
+static int keys(const char* prefix, uint32_t page) {
+  static char names[4096];
+  CHECK(page <= sizeof(names));
+  char after[32] = "", key[32];
+  int seen = 0;
+  for (;;) {
+    const int64_t bytes = spore_state_list(prefix, length(prefix), after, length(after), names, page);
+    CHECK(bytes >= 0);
+    if (bytes == 0) break;
+    for (const char* name = names; name < names + bytes; name += strlen(name) + 1) {
+      nth_key(key, prefix, seen++);
+      CHECK(!strcmp(name, key));
+      strcpy(after, name);
+    }
+  }
+  printf("%d", seen);
+  return 0;
+}
+
+// Reads `times` of the first `count`, by turns through memory and by the host.
+static int sample(const char* prefix, int count, int times, unsigned seed) {
+  char key[32], got[32];
+  srand(seed);
+  for (int i = 0; i < times; ++i) {
+    const uint32_t bytes = nth_key(key, prefix, rand() % count);
+    if (i % 2) {
+      const char* value = spore_state_map(key, 0, SPORE_STATE_READ_ONLY, 0);
+      CHECK(value && !memcmp(value, key, bytes));
+      CHECK(spore_state_unmap(key, bytes) == 0);
+    } else {
+      CHECK(spore_state_read(key, bytes, 0, got, sizeof(got)) == bytes && !memcmp(got, key, bytes));
+    }
+  }
+  return 0;
+}
+
+// Writes into each `step`-th page of a value, all of the page: `mark`, and the page's number.
+static int mark_pages(const char* key, int pages, int step, uint32_t mark) {
+  int error;
+  uint32_t(*words)[1024] = spore_state_map(key, (uint64_t)pages * 4096, 0, &error);
+  if (!words) return error;
+  for (int page = 0; page < pages; page += step)
+    for (int i = 0; i < 1024; ++i) words[page][i] = mark + (uint32_t)page;
+  return 0;
+}
+
+// Prints how many of each `step`-th page have that mark, and how many of the others are zero.
+static int marked_pages(const char* key, int step, uint32_t mark) {
+  int error;
+  uint32_t(*words)[1024] = spore_state_map(key, 0, SPORE_STATE_READ_ONLY, &error);
+  if (!words) return error;
+  const int64_t pages = spore_state_size(key, length(key)) / 4096;
+  int marked = 0, zeros = 0;
+  for (int page = 0; page < pages; ++page) {
+    const uint32_t wanted = page % step ? 0 : mark + (uint32_t)page;
+    int i = 0;
+    while (i < 1024 && words[page][i] == wanted) ++i;
+    if (i == 1024) ++*(page % step ? &zeros : &marked);
+  }
+  printf("%d %d", marked, zeros);
   return 0;
 }
 
@@ -222,6 +308,11 @@ int main(int argc, char** argv) {
 #endif
   if (!strcmp(command, "bump")) return bump(argv[2], 0);
   if (!strcmp(command, "bump-alone")) return bump(argv[2], 1);
+  if (!strcmp(command, "fill")) return fill(argv[2], atoi(argv[3]));
+  if (!strcmp(command, "keys")) return keys(argv[2], (uint32_t)atoi(argv[3]));
+  if (!strcmp(command, "sample")) return sample(argv[2], atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
+  if (!strcmp(command, "mark")) return mark_pages(argv[2], atoi(argv[3]), atoi(argv[4]), (uint32_t)atoi(argv[5]));
+  if (!strcmp(command, "marked")) return marked_pages(argv[2], atoi(argv[3]), (uint32_t)atoi(argv[4]));
   if (!strcmp(command, "lock")) {  // KEY: and ends with it
     printf("%lld", (long long)spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000));
     return 0;
@@ -243,12 +334,12 @@ int main(int argc, char** argv) {
     CHECK(spore_state_lock(argv[2], length(argv[2]), SPORE_LOCK_WRITE | SPORE_LOCK_GLOBAL, 5000) >= 0);
     __builtin_trap();
   }
-  if (!strcmp(command, "put")) {  // KEY TEXT
+  if (!strcmp(command, "put")) {  // KEY TEXT [EXIT-CODE]
     const uint32_t size = length(argv[3]);
     void* bytes = spore_state_map(argv[2], size, 0, 0);
     CHECK(bytes);
     memcpy(bytes, argv[3], size);
-    return 0;
+    return argc > 4 ? atoi(argv[4]) : 0;
   }
   if (!strcmp(command, "push")) return (int)-spore_state_push(argv[2], length(argv[2]), 0, 0);
   if (!strcmp(command, "pull")) return (int)-spore_state_pull(argv[2], length(argv[2]), 0, 0);
