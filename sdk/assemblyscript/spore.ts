@@ -143,8 +143,8 @@ export const ETIMEDOUT: i64 = 73;
 
 export const FOREVER: u32 = u32.MAX_VALUE;  // as long as this call may run
 
-// A call of another function of the same tenant, or of a function of this module (docs/chaining.md). It runs beside this
-// one until close(), or until this one ends: it is cancelled then where it has not ended.
+// A call of another function of the same tenant, or of a function of this module (docs/chaining.md). It runs beside
+// this one until close(), or until this one ends: it is cancelled then where it has not ended.
 //
 //   const call = Call.begin("thumbnail", input());
 //   if (call.wait() != 0) return 1;  // call.message() says why
@@ -208,8 +208,8 @@ export function awaitAny(calls: Call[], timeout_ms: u32 = FOREVER): i64 {
   return call_await_any(handles.dataStart, handles.length, timeout_ms);
 }
 
-// Calls the function once with each input, all at the same time; the calls in that order, all ended. Where a limit of the
-// host is reached, waits for one that runs before it begins the next.
+// Calls the function once with each input, all at the same time; the calls in that order, all ended. Where a limit of
+// the host is reached, waits for one that runs before it begins the next.
 export function map(name: string, inputs: Uint8Array[]): Call[] {
   const calls: Call[] = [];
   let waited = 0;

@@ -18,9 +18,9 @@ All calls on one host see the same bytes at once. Other hosts see them after pus
 pull(). Nothing is locked: where calls change one value at the same time, on one host the later write of a byte stays,
 between hosts the later push of a page of 4 KiB.
 
-Errors are OSError: FileNotFoundError where there is no value or no function, CallError where a call failed, errno ENOSPC
-where the host has no room for a value, ESTALE where it was removed meanwhile, EHOSTUNREACH and ETIMEDOUT where the store
-does not answer.
+Errors are OSError: FileNotFoundError where there is no value or no function, CallError where a call failed, errno
+ENOSPC where the host has no room for a value, ESTALE where it was removed meanwhile, EHOSTUNREACH and ETIMEDOUT where
+the store does not answer.
 """
 
 import errno as _errno
@@ -30,8 +30,8 @@ import select as _select
 import sys as _sys
 from collections.abc import MutableMapping as _MutableMapping
 
-__all__ = ["input", "output", "log", "call", "map", "await_any", "Call", "CallError", "state", "Counter", "Array", "Dict",
-           "List"]
+__all__ = ["input", "output", "log", "call", "map", "await_any", "Call", "CallError", "state", "Counter", "Array",
+           "Dict", "List"]
 
 _CALLS = "/spore/call"
 _DIRECTORY = "/spore/state"
@@ -58,8 +58,8 @@ def log(text):
 
 
 class CallError(OSError):
-    """A call failed. `exit_code`: where it ended by itself; else None, and errno says how: ECHILD (it trapped), ETIMEDOUT,
-    EOVERFLOW (its output is larger than it may be), ECANCELED, EBUSY (no room for it), EIO."""
+    """A call failed. `exit_code`: where it ended by itself; else None, and errno says how: ECHILD (it trapped),
+    ETIMEDOUT, EOVERFLOW (its output is larger than it may be), ECANCELED, EBUSY (no room for it), EIO."""
 
     def __init__(self, number, message, function):
         super().__init__(number, message, function)
@@ -67,18 +67,22 @@ class CallError(OSError):
 
 
 class Call:
-    """A call of another function of the same tenant, "name" or "name@version", which has begun. It is cancelled where it
-    has not ended when this is closed, collected or left as a context."""
+    """A call of another function of the same tenant, "name" or "name@version", which has begun. It is cancelled where
+    it has not ended when this is closed, collected or left as a context."""
 
     _fd = -1
 
     def __init__(self, function, data=b""):
         self.function, self._output = function, None
         self._fd = _os.open(f"{_CALLS}/{function}", _os.O_RDWR)
+        rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
         try:
-            rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
             while rest:
                 rest = rest[_os.write(self._fd, rest):]
+        except OSError as error:
+            self.close()
+            raise CallError(error.errno, "its input: " + error.strerror, function) from None
+        try:
             _os.fsync(self._fd)  # begins it
         except OSError as error:
             raise self._failed(error) from None
@@ -153,8 +157,8 @@ def await_any(calls, timeout=None):
 
 
 def map(function, items):
-    """Calls the function once with each item, all at the same time: their outputs, in that order. Where a limit of the host
-    is reached, waits for one that runs before it begins the next."""
+    """Calls the function once with each item, all at the same time: their outputs, in that order. Where a limit of the
+    host is reached, waits for one that runs before it begins the next."""
     calls, waited = [], 0
     try:
         for item in items:

@@ -217,8 +217,8 @@ pub fn await_any(calls: &[Call], timeout_ms: u32) -> Result<usize> {
     checked(first).map(|position| position as usize)
 }
 
-/// Calls the function once with each input, all at the same time; what they gave, in that order. Where a limit of the host
-/// is reached, waits for one that runs before it begins the next.
+/// Calls the function once with each input, all at the same time; what they gave, in that order. Where a limit of the
+/// host is reached, waits for one that runs before it begins the next.
 pub fn map<T: AsRef<[u8]>>(function: &str, inputs: &[T]) -> Vec<std::result::Result<Vec<u8>, String>> {
     let mut calls: Vec<Result<Call>> = Vec::new();
     let mut first_running = 0;

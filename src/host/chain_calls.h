@@ -1,12 +1,12 @@
-// Spore's functions for calling other functions, import module "spore" (docs/calls.md). A handle is a number from 1 on,
-// of this call alone.
+// Spore's functions for calling other functions, import module "spore" (docs/chaining.md). A handle is a number from 1
+// on, of this call alone.
 //
 // Each returns a number that is not negative, or minus one of WASI's error numbers:
 //
-//   EINVAL   a name that cannot be, no such entry in the table or of another signature; a list of no or too many
-//   handles ENOENT   the tenant has no such function, or it has no such version EAGAIN   a limit is reached (depth,
-//   children, calls or bytes of the whole tree, the host's queue): later perhaps;
-//            call_await: the time is up and the child still runs; output or message of a child that still runs
+//   EINVAL   a name that cannot be; no such entry in the table, or of another signature; no or too many handles
+//   ENOENT   the tenant has no such function, or it has no such version
+//   EAGAIN   a limit is reached (depth, children, calls and bytes of the whole tree, the host's queue): later perhaps;
+//            the time to wait is up and the child still runs; output or message of a child that still runs
 //   E2BIG    the input is larger than this host takes
 //   EBADF    no such handle
 //   ENOTSUP  whoever runs this function runs no others

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <map>
 
 #include "guest_runner.h"
@@ -78,6 +79,7 @@ class Children final : public ChildCalls {
   }
   bool close(uint32_t handle) override { return all_.erase(handle) == 1; }
   Result<std::string> begin_detached(const ChildRequest& request, const std::string& once) override {
+    if (request.function != "echo") return fail(ErrorCode::kNotFound, "there is no function " + request.function);
     detached.push_back(request.function + " " + std::string(as_text(request.input)) + " " + once);
     return std::string(32, 'd');
   }
@@ -104,13 +106,14 @@ class Children final : public ChildCalls {
 
 class GuestChain : public ::testing::Test {
  protected:
-  GuestRun run(const std::string& guest, std::vector<std::string> arguments, bool has_children = true) {
+  GuestRun run(const std::string& guest, std::vector<std::string> arguments, std::string_view input = "input",
+               bool has_children = true) {
     CallSetup setup;
     setup.preopens.push_back({.guest_path = "/spore", .source = Preopen::Source::kCallFiles});
     setup.preopens.push_back({.guest_path = "/", .access = Access::kReadWrite, .source = Preopen::Source::kLocalLayer});
     setup.tenant = "t";
     setup.call_key = "call " + std::to_string(++calls_);
-    setup.input = {'i', 'n', 'p', 'u', 't'};
+    setup.input.assign(input.begin(), input.end());
     setup.limits.input_bytes_max = 100;
     if (has_children) {
       setup.children = children_ = std::make_shared<Children>();
@@ -132,7 +135,25 @@ class GuestChain : public ::testing::Test {
 
 }  // namespace
 
-TEST_F(GuestChain, ImportsBeginAwaitAndReadOrSayWhyNot) { expect_ok(run("chain", {"imports"})); }
+TEST_F(GuestChain, ImportsBeginAwaitAndReadOrSayWhyNot) {
+  expect_ok(run("chain", {"imports"}));
+  EXPECT_EQ(children_->detached, std::vector<std::string>{"echo hello call 1.0"});
+}
+
+// The same steps in each language; one whose tools are not here is skipped.
+class ChainBindings : public GuestChain, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(ChainBindings, ReachEveryCall) {
+  if (!std::filesystem::exists(std::filesystem::path(GUEST_MODULES) / (std::string(GetParam()) + ".wasm")))
+    GTEST_SKIP() << "no tools for " << GetParam() << " when this was configured";
+  expect_ok(run(GetParam(), {"calls"}, "calls"));
+  EXPECT_EQ(children_->detached.size(), GetParam() == std::string("objects") ? 0u : 1u);
+  EXPECT_LE(children_->open(), 2u);  // the others were closed
+}
+
+INSTANTIATE_TEST_SUITE_P(In, ChainBindings,
+                         ::testing::Values("objects", "bindings_rust", "bindings_go", "bindings_assemblyscript"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST_F(GuestChain, FilesAreCalls) {
   GuestRun out = run("chain", {"files"});
@@ -141,7 +162,7 @@ TEST_F(GuestChain, FilesAreCalls) {
   EXPECT_EQ(children_->open(), 0u);  // each was closed with its descriptor
 }
 
-TEST_F(GuestChain, IsNotOfferedWhereNobodyRunsCalls) { expect_ok(run("chain", {"none"}, /*has_children=*/false)); }
+TEST_F(GuestChain, IsNotOfferedWhereNobodyRunsCalls) { expect_ok(run("chain", {"none"}, "", /*has_children=*/false)); }
 
 TEST_F(GuestChain, PointersOutsideMemoryTrap) {
   for (int which = 0; which <= 10; ++which) {
@@ -212,7 +233,7 @@ TEST_F(GuestChain, FaasmsPointersOutsideMemoryTrap) {
 
 TEST_F(GuestChain, FaasmsNamesTrapWhereNobodyRunsCallsAndThereIsNoState) {
   for (const char* command : {"wrong", "wild"}) {
-    const GuestRun out = run("faasm", {command, "0"}, /*has_children=*/false);
+    const GuestRun out = run("faasm", {command, "0"}, "", /*has_children=*/false);
     EXPECT_EQ(out.result.kind, Kind::kTrapped) << out.summary();
     EXPECT_NE(out.result.trap.message.find("this host does not offer it"), std::string::npos) << out.summary();
   }

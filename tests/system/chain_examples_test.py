@@ -9,30 +9,110 @@ import re
 import unittest
 from collections import Counter
 
-from host import SystemTest
+from host import ECHO, ENDLESS, SystemTest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "build" / "examples"
 EXAMPLES = ROOT / "examples"
 PRIMES = {0: 0, 2: 0, 3: 1, 100: 25, 5000: 669}
 INTERPRETERS = {"python": ("python.wasm", "-c", "py"), "javascript": ("quickjs.wasm", "-e", "js")}
+TRAPS = '(module (func $deep (export "spore_call") unreachable))'
+EXITS = '(module (func (export "spore_call") (result i32) (i32.const 3)))'
+# Of "echo", "endless", "traps", "exits": the same steps in two languages.
+PYTHON_TOLD = """
+import errno
+import spore
+
+def told(work):
+    try:
+        return work()
+    except spore.CallError as error:
+        return f"{errno.errorcode[error.errno]} {error.exit_code} {error.strerror.splitlines()[0]}"
+    except OSError as error:
+        return type(error).__name__
+
+data = bytes(range(256)) * 1000
+print(spore.call("echo", data).result() == data, spore.call("echo", "text").result())
+for name in ("traps", "exits", "nobody", "echo@7", "a b", "..", "a/b", "n" * 200):
+    print(name[:10], told(lambda: spore.call(name).result()))
+with spore.call("endless") as endless:
+    print(endless.wait(0.01), spore.await_any([endless], 0), spore.await_any([endless, spore.call("echo")]).function)
+done = spore.call("echo@1", b"x")
+print(done.wait(), done.wait(), done.result(), done.result(), done.wait())
+done.close()
+print(told(lambda: spore.map("exits", "ab")), spore.map("echo", []), spore.map("echo", ["a", b"b"]))
+print(told(lambda: spore.call("echo", bytes(70 << 20))))
+"""
+PYTHON_SAID = """True b'text'
+traps ECHILD None it trapped: unreachable
+exits EIO 3 exit code 3
+nobody FileNotFoundError
+echo@7 FileNotFoundError
+a b EINVAL None the function's name may only hold letters, digits, '.', '_' and '-'
+.. PermissionError
+a/b NotADirectoryError
+nnnnnnnnnn OSError
+False None echo
+True True b'x' b'x' True
+EIO 3 exit code 3 [] [b'a', b'b']
+EFBIG None its input: File too large
+"""
+JAVASCRIPT_TOLD = """
+function told(work) {
+  try {
+    return work();
+  } catch (error) {
+    return `${error.message.split('\\n')[0]} (${error.code})`;
+  }
+}
+const data = Uint8Array.from({ length: 1000 }, (_, i) => i);
+print(Spore.call('echo', data).resultBytes().every((byte, i) => byte === data[i]), Spore.call('echo', 'über').result());
+for (const name of ['traps', 'exits', 'nobody', 'echo@7', 'a b', '..'])
+  print(name, told(() => Spore.call(name).result()));
+const endless = Spore.call('endless');
+print(endless.wait(10), Spore.awaitAny([endless], 0), Spore.awaitAny([endless, Spore.call('echo')]));
+print(told(() => endless.output()));
+endless.cancel();
+print(endless.wait(), endless.message());
+endless.close();
+print(endless.wait(), told(() => Spore.map('exits', ['a'])), Spore.map('echo', ['a', 'b']).join(''));
+"""
+JAVASCRIPT_SAID = """true über
+traps traps: it trapped: unreachable (-12)
+exits exits: it exited with code 3 (3)
+nobody nobody: error 44 (-44)
+echo@7 echo@7: error 44 (-44)
+a b a b: error 28 (-28)
+.. ..: error 28 (-28)
+-6 -6 1
+endless: error 6 (-6)
+-11 it was cancelled
+-8 exits: it exited with code 3 (3) ab
+"""
 
 
 class ChainExamples(SystemTest):
     def prepare(self, function, language, example, **config):
         """Publishes examples/LANGUAGE/EXAMPLE as that function."""
-        interpreter, option, suffix = INTERPRETERS.get(language, (f"{language}-{example}.wasm", None, None))
-        if not (BUILT / interpreter).exists():
-            self.skipTest(f"{BUILT / interpreter} is not built (make -C examples)")
-        answer = self.host.ask("PUT", f"/v1/functions/{function}", (BUILT / interpreter).read_bytes(), timeout_s=300)
-        self.assertIn(answer.status, (200, 201), answer.body)  # what compiles is large
-        if option:
-            config["args"] = [option, (EXAMPLES / language / f"{example}.{suffix}").read_text()]
+        if language in INTERPRETERS:
+            suffix = INTERPRETERS[language][2]
+            return self.prepare_script(function, language, (EXAMPLES / language / f"{example}.{suffix}").read_text(), **config)
+        self.prepare_module(function, f"{language}-{example}.wasm", **config)
+
+    def prepare_script(self, function, language, script, **config):
+        interpreter, option, _ = INTERPRETERS[language]
         if language == "python":
             tenant = function.split("/")[0]
             module = (ROOT / "sdk" / "python" / "spore.py").read_bytes()
             self.assertIn(self.host.ask("PUT", f"/v1/files/{tenant}/lib/spore.py", module).status, (200, 201, 204))
             config |= {"mounts": {"/lib": "files:lib"}, "env": {"PYTHONPATH": "/lib"}}
+        self.prepare_module(function, interpreter, args=[option, script], **config)
+
+    def prepare_module(self, function, module, **config):
+        if not (BUILT / module).exists():
+            self.skipTest(f"{BUILT / module} is not built (make -C examples)")
+        answer = self.host.ask("PUT", f"/v1/functions/{function}", (BUILT / module).read_bytes(), timeout_s=300)
+        self.assertIn(answer.status, (200, 201), answer.body)  # what compiles is large
         answer = self.host.configure(function, **config)
         self.assertEqual(answer.status, 200, answer.body)
 
@@ -69,6 +149,20 @@ class ChainExamples(SystemTest):
 
     def test_python(self):
         self.counts_primes_in_parts("python")
+
+    def test_python_tells_what_went_wrong(self):
+        self.prepare_script("told-py/told", "python", PYTHON_TOLD)
+        self.prepare_others("told-py")
+        self.assertEqual(self.output("told-py/told", ""), PYTHON_SAID)
+
+    def test_javascript_tells_what_went_wrong(self):
+        self.prepare_script("told-js/told", "javascript", JAVASCRIPT_TOLD)
+        self.prepare_others("told-js")
+        self.assertEqual(self.output("told-js/told", ""), JAVASCRIPT_SAID)
+
+    def prepare_others(self, tenant):
+        for name, text in (("echo", ECHO), ("endless", ENDLESS), ("traps", TRAPS), ("exits", EXITS)):
+            self.published(f"{tenant}/{name}", text)
 
     def test_matrices_are_multiplied_by_divide_and_conquer(self):
         self.prepare("matrices/matmul", "python", "matmul", timeout_ms=120_000)

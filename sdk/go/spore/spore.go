@@ -12,11 +12,11 @@
 // shared by the functions of a tenant (docs/state-objects.md). Functions of one host that map a value share its bytes in
 // memory; other hosts see them after a push there and a pull of their own.
 //
-// Errors are syscall.Errno. Of calls: ENOENT (no such function), EINVAL, E2BIG (the input), EAGAIN (a limit is reached, or
-// the call still runs), EBADF, ENOTSUP; of a call that failed ECHILD (it trapped), ETIMEDOUT, EOVERFLOW (its output),
-// ECANCELED, EBUSY (no room for it), EIO. Of state: ENOENT (no such value), EINVAL, EAGAIN (not at that version), EFBIG (behind the
-// end), ENOMEM (no room on this host), ENOSPC (the store is full), ESTALE, ETIMEDOUT, EHOSTUNREACH, ENOTSUP (there is no
-// state here). The call's log says more. Needs GOOS=wasip1 and Go 1.21 or later.
+// Errors are syscall.Errno. Of calls: ENOENT (no such function), EINVAL, E2BIG (the input), EAGAIN (a limit is reached,
+// or the call still runs), EBADF, ENOTSUP; of a call that failed ECHILD (it trapped), ETIMEDOUT, EOVERFLOW (its output),
+// ECANCELED, EBUSY (no room for it), EIO. Of state: ENOENT (no such value), EINVAL, EAGAIN (not at that version), EFBIG
+// (behind the end), ENOMEM (no room on this host), ENOSPC (the store is full), ESTALE, ETIMEDOUT, EHOSTUNREACH, ENOTSUP
+// (there is no state here). The call's log says more. Needs GOOS=wasip1 and Go 1.21 or later.
 package spore
 
 import (
@@ -40,7 +40,8 @@ func outputWrite(from unsafe.Pointer, sizeBytes uint32) uint32
 func call(name unsafe.Pointer, nameBytes uint32, input unsafe.Pointer, inputBytes uint32) int64
 
 //go:wasmimport spore call_detached
-func callDetached(name unsafe.Pointer, nameBytes uint32, input unsafe.Pointer, inputBytes uint32, id unsafe.Pointer) int64
+func callDetached(name unsafe.Pointer, nameBytes uint32, input unsafe.Pointer, inputBytes uint32,
+	id unsafe.Pointer) int64
 
 //go:wasmimport spore call_await
 func callAwait(handle uint32, timeoutMs uint32) int64
@@ -129,8 +130,8 @@ func Output(from []byte) {
 	runtime.KeepAlive(from)
 }
 
-// Call is a call of another function of the same tenant. It runs beside this one until Close, or until this one ends: it
-// is cancelled then where it has not ended.
+// Call is a call of another function of the same tenant. It runs beside this one until Close, or until this one ends:
+// it is cancelled then where it has not ended.
 type Call struct{ handle uint32 }
 
 // Forever is as long as this call may run.
