@@ -60,8 +60,8 @@ class Outcomes(SystemTest):
             self.assertLessEqual(call["submitted_us"], call["started_us"])
             self.assertLessEqual(call["ended_us"], root["ended_us"])
         self.assertLessEqual(first["ended_us"], second["submitted_us"])
-        self.assertProblem(self.host.ask("GET", f"/v1/calls/{'0' * 32}/graph"), 404)
-        self.assertProblem(self.host.ask("GET", "/v1/calls/x/graph"), 404)
+        self.assertProblem(self.host.ask("GET", f"/v1/calls/{'0' * 32}/graph"), 404, "not_found")
+        self.assertProblem(self.host.ask("GET", "/v1/calls/x/graph"), 404, "not_found")
         done = subprocess.run([SPORE, "call", "t/calls", "--graph", "-d", "", "--server",
                                f"http://{self.host.name}:{self.host.port}"], capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
