@@ -1,6 +1,7 @@
 // The commands for durable calls: spore calls ls, show, wait, output, log, cancel, replay.
 #include <chrono>
 
+#include "base/percent.h"
 #include "bin/commands.h"
 #include "bin/host_client.h"
 
