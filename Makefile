@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := start compute compile http web table3 density state
+BENCHES := start compute compile http web table3 density state chain
 
 .PHONY: help
 help:
@@ -84,6 +84,12 @@ bench-state:
 	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_state > $(RELEASE)/bench.log || \
 	  { cat $(RELEASE)/bench.log; exit 1; }
 	@$(RELEASE)/bench_state
+
+bench-chain: $(RELEASE)/build.ninja
+	@scripts/install test
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_chain spore-compiler > $(RELEASE)/bench.log || \
+	  { cat $(RELEASE)/bench.log; exit 1; }
+	@bench/chain/run $(RELEASE)
 
 # ---- the sources ----------------------------------------------------------------------------------------------------
 .PHONY: format tidy fuzz

@@ -1,3 +1,7 @@
 module spore.example
 
 go 1.21
+
+require spore v0.0.0
+
+replace spore => ../../sdk/go

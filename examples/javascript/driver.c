@@ -9,6 +9,16 @@
 //   Spore.inputBytes()   the same, as a Uint8Array
 //   Spore.env()          the environment, an object of strings; of names that stand there twice, the first
 //   Spore.output(x)      appends a string (as UTF-8) or a Uint8Array to the output
+//   Spore.call(name, input)      begins a call of another function, with a string or a Uint8Array; it throws, or gives
+//     .wait(ms)                  waits for its end, without ms as long as this call may: 0, its exit code, minus an
+//                                error number (-6: it still runs)
+//     .result(), .resultBytes()  wait for its end and give its output, a string or a Uint8Array; throw where it failed
+//     .output(), .outputBytes()  the same of one that has ended, whatever its exit code
+//     .message()                 what went wrong, in words
+//     .cancel(), .close()        end it; give it back, which ends it too
+//   Spore.awaitAny(calls, ms)    waits until one of them has ended: its position; minus an error number
+//   Spore.map(name, inputs)      calls it once with each input, all at the same time: their outputs, as strings
+//   Spore.callDetached(name, input)  a durable call, which nobody awaits and which outlives this one: its id
 //   print(...)           appends its arguments and a newline to the output
 //   console.log(...)     and .error, .warn, .info, .debug: a line in the call's log
 // A script may use await at its top level. What it throws and does not catch, also in a promise, ends the call with
@@ -17,6 +27,7 @@
 #include <stdint.h>
 
 #define WASI(name) __attribute__((import_module("wasi_snapshot_preview1"), import_name(#name)))
+#define SPORE(name) __attribute__((import_module("spore"), import_name(#name)))
 #define QUICKJS(name) __attribute__((import_module("quickjs"), import_name(#name))) name
 #define EXPORT(name) __attribute__((export_name(#name))) name
 
@@ -32,6 +43,16 @@ WASI(environ_get) uint16_t environ_get(char** variables, char* text);
 WASI(fd_read) uint16_t fd_read(uint32_t fd, const Buffer* to, uint32_t count, uint32_t* read);
 WASI(fd_write) uint16_t fd_write(uint32_t fd, const Buffer* from, uint32_t count, uint32_t* written);
 WASI(proc_exit) _Noreturn void proc_exit(uint32_t code);
+SPORE(call) int64_t spore_call(const void* name, uint32_t name_bytes, const void* input, uint32_t input_bytes);
+SPORE(call_detached)
+int64_t spore_call_detached(const void* name, uint32_t name_bytes, const void* input, uint32_t input_bytes, char* id);
+SPORE(call_await) int64_t spore_call_await(uint32_t handle, uint32_t timeout_ms);
+SPORE(call_await_any) int64_t spore_call_await_any(const void* handles, uint32_t count, uint32_t timeout_ms);
+SPORE(call_output_size) int64_t spore_call_output_size(uint32_t handle);
+SPORE(call_output_read) int64_t spore_call_output_read(uint32_t handle, uint64_t offset, void* to, uint32_t size_bytes);
+SPORE(call_message) int64_t spore_call_message(uint32_t handle, char* to, uint32_t size_bytes);
+SPORE(call_cancel) int64_t spore_call_cancel(uint32_t handle);
+SPORE(call_close) int64_t spore_call_close(uint32_t handle);
 
 // A JavaScript value, in a box of its own on QuickJS's heap: whoever has it frees it.
 typedef struct Value Value;
@@ -50,6 +71,8 @@ Value* QUICKJS(qjs_get_global)(void);
 Value* QUICKJS(qjs_get_prop_string)(Value* object, const char* name);
 int QUICKJS(qjs_set_prop_string)(Value* object, const char* name, Value* value);
 Value* QUICKJS(qjs_new_string)(const char* text, size_t size);
+Value* QUICKJS(qjs_new_number)(double number);
+double QUICKJS(qjs_get_float64)(Value* value);
 const char* QUICKJS(qjs_get_string_len)(Value* value, size_t* size);
 void QUICKJS(qjs_free_cstring)(const char* text);
 Value* QUICKJS(qjs_new_uint8_array)(const uint8_t* bytes, size_t size);
@@ -137,12 +160,19 @@ static void write_string(uint32_t fd, Value* string) {
   qjs_free_cstring(text);
 }
 
-static void write_array(uint32_t fd, Value* array) {
+// The bytes of a typed array, which has them as long as it lives and nothing else runs.
+static Buffer bytes_of(Value* array) {
   size_t offset = 0, size = 0, element_bytes = 0, buffer_size = 0;
   Value* buffer = qjs_get_typed_array_buffer(array, &offset, &size, &element_bytes);
-  const uint8_t* bytes = qjs_get_array_buffer(buffer, &buffer_size);
-  if (bytes && offset <= buffer_size && size <= buffer_size - offset) write_bytes(fd, bytes + offset, size);
+  uint8_t* bytes = qjs_get_array_buffer(buffer, &buffer_size);
   qjs_free_value(buffer);
+  if (!bytes || offset > buffer_size || size > buffer_size - offset) return (Buffer){NULL, 0};
+  return (Buffer){bytes + offset, size};
+}
+
+static void write_array(uint32_t fd, Value* array) {
+  const Buffer bytes = bytes_of(array);
+  write_bytes(fd, bytes.bytes, bytes.size);
 }
 
 // Tells what was thrown, with its stack where it has one, and ends.
@@ -159,6 +189,63 @@ static void check(Value* value) {
   if (qjs_is_exception(value)) uncaught(qjs_get_exception());
 }
 
+// ---- calls of other functions ---------------------------------------------------------------------------------------
+
+// `name` is "c" (a durable one: "d"), the arguments a name and a Uint8Array: a handle, an id, or minus an error number.
+static Value* begin_call(char name, Value** arguments) {
+  size_t size = 0;
+  const char* function = qjs_get_string_len(arguments[0], &size);
+  if (!function) return qjs_get_undefined();
+  const Buffer input = bytes_of(arguments[1]);
+  char id[32];
+  const int64_t begun = name == 'c' ? spore_call(function, size, input.bytes, input.size)
+                                    : spore_call_detached(function, size, input.bytes, input.size, id);
+  qjs_free_cstring(function);
+  return name == 'd' && begun == 0 ? qjs_new_string(id, sizeof(id)) : qjs_new_number((double)begun);
+}
+
+static Value* output_of(uint32_t handle) {
+  const int64_t size = spore_call_output_size(handle);
+  if (size < 0) return qjs_new_number((double)size);
+  uint8_t* bytes = allocate((size_t)size + 1);
+  spore_call_output_read(handle, 0, bytes, (uint32_t)size);
+  Value* array = qjs_new_uint8_array(bytes, (size_t)size);
+  wasm_free(bytes);
+  return array;
+}
+
+static Value* message_of(uint32_t handle) {
+  static char text[1024];
+  const int64_t size = spore_call_message(handle, text, sizeof(text));
+  return qjs_new_string(text, size < 0 ? 0 : (size_t)size);
+}
+
+static Value* text_of(Value* array) {
+  const Buffer bytes = bytes_of(array);
+  return qjs_new_string((const char*)bytes.bytes, bytes.size);
+}
+
+static Value* bytes_of_text(Value* text) {
+  size_t size = 0;
+  const char* bytes = qjs_get_string_len(text, &size);
+  if (!bytes) return qjs_get_undefined();
+  Value* array = qjs_new_uint8_array((const uint8_t*)bytes, size);
+  qjs_free_cstring(bytes);
+  return array;
+}
+
+// The prelude gives them numbers that are handles and times.
+static Value* on_call(char name, Value** arguments) {
+  const uint32_t handle = (uint32_t)qjs_get_float64(arguments[0]);
+  switch (name) {
+    case 'w': return qjs_new_number((double)spore_call_await(handle, (uint32_t)qjs_get_float64(arguments[1])));
+    case 'r': return output_of(handle);
+    case 'm': return message_of(handle);
+    case 'k': return qjs_new_number((double)spore_call_cancel(handle));
+    default: return qjs_new_number((double)spore_call_close(handle));
+  }
+}
+
 // ---- what QuickJS asks of its embedder ------------------------------------------------------------------------------
 
 // A host function has been called: by its name, one of those in `prelude`. Arguments are the caller's.
@@ -171,6 +258,17 @@ Value* EXPORT(host_call)(const char* name, size_t name_size, Value* self, int co
                           : qjs_new_uint8_array(input.bytes, input.size);
   }
   if (name_size == 1 && name[0] == 'v') return environment();
+  if (name_size == 1 && count == 2) {
+    if (name[0] == 'c' || name[0] == 'd') return begin_call(name[0], arguments);
+    if (name[0] == 'n') {
+      const Buffer handles = bytes_of(arguments[0]);
+      const uint32_t timeout_ms = (uint32_t)qjs_get_float64(arguments[1]);
+      return qjs_new_number((double)spore_call_await_any(handles.bytes, handles.size / 4, timeout_ms));
+    }
+    return on_call(name[0], arguments);
+  }
+  if (name_size == 1 && count == 1 && name[0] == 't') return text_of(arguments[0]);
+  if (name_size == 1 && count == 1 && name[0] == 'u') return bytes_of_text(arguments[0]);
   if (name_size == 1 && count == 1) {
     if (name[0] == 'o') write_string(kStdout, arguments[0]);
     if (name[0] == 'e') write_string(kStderr, arguments[0]);
@@ -226,10 +324,60 @@ char* EXPORT(host_module_load)(const char* name, size_t* size) {
 
 static const char prelude[] =
     "(() => {"
-    "  const { $s: string, $b: bytes, $o: write, $e: log, $a: writeArray, $v: variables } = globalThis;"
-    "  for (const name of ['$s', '$b', '$o', '$e', '$a', '$v']) delete globalThis[name];"
+    "  const { $s: string, $b: bytes, $o: write, $e: log, $a: writeArray, $v: variables, $c: begin, $d: detach, $w: "
+    "wait,"
+    "    $n: waitAny, $r: output, $m: message, $k: cancel, $x: close, $t: text, $u: utf8 } = globalThis;"
+    "  for (const name of '$s $b $o $e $a $v $c $d $w $n $r $m $k $x $t $u'.split(' ')) delete globalThis[name];"
     "  const line = (values) => values.map(String).join(' ') + '\\n';"
+    "  const forever = 2 ** 32 - 1, again = -6;"
+    "  const time = (ms) => ms === undefined ? forever : Math.min(Math.max(Number(ms) || 0, 0), forever);"
+    "  const inputOf = (x) => x instanceof Uint8Array ? x : utf8(String(x));"
+    "  const errorOf = (name, code, text) =>"
+    "    Object.assign(new Error(name + ': ' + (text || 'error ' + -code)), { code });"
+    "  const checked = (name, handle) => { if (handle < 0) throw errorOf(name, handle, ''); return handle; };"
+    "  class Call {"
+    "    #name; #handle;"
+    "    constructor(name, handle) { this.#name = name; this.#handle = handle; }"
+    "    get handle() { return this.#handle; }"
+    "    wait(ms) { return wait(this.#handle, time(ms)); }"
+    "    outputBytes() {"
+    "      const bytes = output(this.#handle, 0);"
+    "      if (typeof bytes === 'number') throw errorOf(this.#name, bytes, '');"
+    "      return bytes;"
+    "    }"
+    "    output() { return text(this.outputBytes()); }"
+    "    message() { return message(this.#handle, 0); }"
+    "    resultBytes() {"
+    "      const code = this.wait();"
+    "      if (code !== 0) throw errorOf(this.#name, code, this.message());"
+    "      return this.outputBytes();"
+    "    }"
+    "    result() { return text(this.resultBytes()); }"
+    "    cancel() { cancel(this.#handle, 0); }"
+    "    close() { close(this.#handle, 0); }"
+    "  }"
     "  globalThis.Spore = {"
+    "    call(name, input = '') {"
+    "      name = String(name);"
+    "      return new Call(name, checked(name, begin(name, inputOf(input))));"
+    "    },"
+    "    callDetached(name, input = '') {"
+    "      const id = detach(String(name), inputOf(input));"
+    "      return typeof id === 'number' ? checked(name, id) : id;"
+    "    },"
+    "    awaitAny: (calls, ms) => waitAny(Uint32Array.from(calls, (call) => call.handle), time(ms)),"
+    "    map(name, inputs) {"
+    "      name = String(name);"
+    "      const calls = [];"
+    "      let waited = 0;"
+    "      for (const input of inputs) {"
+    "        const bytes = inputOf(input);"
+    "        let handle = begin(name, bytes);"
+    "        for (; handle === again && waited < calls.length; handle = begin(name, bytes)) calls[waited++].wait();"
+    "        calls.push(new Call(name, checked(name, handle)));"
+    "      }"
+    "      return calls.map((call) => { const result = call.result(); call.close(); return result; });"
+    "    },"
     "    input: () => string(),"
     "    inputBytes: () => bytes(),"
     "    env() {"
@@ -276,12 +424,10 @@ void EXPORT(_start)(void) {
   const char* script = (_initialize(), script_of());
   if (qjs_init() != 0) fail("quickjs: cannot start\n");
   Value* global = qjs_get_global();
-  define(global, "$s", "s");
-  define(global, "$b", "b");
-  define(global, "$o", "o");
-  define(global, "$e", "e");
-  define(global, "$a", "a");
-  define(global, "$v", "v");
+  for (const char* name = "sboeavcdwnrmkxtu"; *name; name++) {
+    const char property[] = {'$', *name, '\0'}, function[] = {*name, '\0'};
+    define(global, property, function);
+  }
   Value* done = qjs_eval(prelude, sizeof(prelude) - 1, "prelude", kEvalGlobal);
   check(done);
   qjs_free_value(done);

@@ -41,6 +41,58 @@ SPORE_IMPORT(input_read) uint32_t spore_input_read(uint32_t offset, void* to, ui
 // Appends to the output; returns size_bytes. A call whose output passes the function's limit ends there, as failed.
 SPORE_IMPORT(output_write) uint32_t spore_output_write(const void* from, uint32_t size_bytes);
 
+// ---- calls of other functions of the same tenant (docs/chaining.md) ----
+//
+// A call that is begun runs beside this one, and is named by a handle; what still runs when this one ends is cancelled.
+// Every function here returns a number that is not negative, or minus an error number of <errno.h>: -EINVAL (a name
+// that cannot be, or what the table does not have), -ENOENT (no such function or version), -EAGAIN (a limit is reached;
+// or it still runs), -E2BIG (the input), -EBADF (no such handle), -ENOTSUP (not offered here). The call's log says
+// more.
+//
+//   const char name[] = "resize";
+//   const int64_t call = spore_call(name, sizeof(name) - 1, picture, picture_bytes);
+//   ...                                                                  // does something else meanwhile
+//   if (call < 0 || spore_call_await(call, SPORE_AWAIT_FOREVER) != 0) return 1;
+//   const int64_t size = spore_call_output_size(call);
+//   spore_call_output_read(call, 0, to, size);
+//   spore_call_close(call);
+
+// Begins a call of the function "name" or "name@version"; its handle, from 1 on.
+SPORE_IMPORT(call)
+int64_t spore_call(const char* name, uint32_t name_bytes, const void* input, uint32_t input_bytes);
+// The same of this module itself, in its image as it was before this call, entered at that function of its table. Use
+// spore_call_self().
+SPORE_IMPORT(call_self) int64_t spore_call_self_(uint32_t table_index, const void* input, uint32_t input_bytes);
+// Begins a durable call, which nobody awaits and which outlives this one: its id, 32 characters, goes to `id`.
+#define SPORE_CALL_ID_BYTES 32
+SPORE_IMPORT(call_detached)
+int64_t spore_call_detached(const char* name, uint32_t name_bytes, const void* input, uint32_t input_bytes, char* id);
+
+// Waits for its end: 0, or its exit code. -EAGAIN: the time is up, and it still runs. -ECHILD: it trapped. -ETIMEDOUT:
+// its time was up. -EOVERFLOW: its output was larger than it may be. -ECANCELED, -EBUSY (no room for it), -EIO.
+#define SPORE_AWAIT_FOREVER UINT32_MAX  // as long as this call may run
+SPORE_IMPORT(call_await) int64_t spore_call_await(uint32_t handle, uint32_t timeout_ms);
+// Waits until one of them has ended: its position among the handles.
+SPORE_IMPORT(call_await_any)
+int64_t spore_call_await_any(const uint32_t* handles, uint32_t count, uint32_t timeout_ms);
+
+// Of one that has ended, whatever its exit code. Reading copies at most `size_bytes` bytes; how many, 0 at the end.
+SPORE_IMPORT(call_output_size) int64_t spore_call_output_size(uint32_t handle);
+SPORE_IMPORT(call_output_read)
+int64_t spore_call_output_read(uint32_t handle, uint64_t offset, void* to, uint32_t size_bytes);
+// What went wrong, as text without a NUL: how many bytes, at most `size_bytes`. 0: nothing.
+SPORE_IMPORT(call_message) int64_t spore_call_message(uint32_t handle, char* to, uint32_t size_bytes);
+
+// Ends it, with all that it has called.
+SPORE_IMPORT(call_cancel) int64_t spore_call_cancel(uint32_t handle);
+// Gives back handle and output; cancels it where it has not ended.
+SPORE_IMPORT(call_close) int64_t spore_call_close(uint32_t handle);
+
+// spore_call_self_() of a function of this program, which gets `input` as its input and whose result is the exit code.
+static inline int64_t spore_call_self(int (*function)(void), const void* input, uint32_t input_bytes) {
+  return spore_call_self_((uint32_t)(uintptr_t)function, input, input_bytes);
+}
+
 // ---- state: byte arrays that outlive calls, shared by the functions of a tenant (docs/state.md) ----
 //
 // A key is 1 to 512 bytes of UTF-8. Every function here returns a number that is not negative, or minus an error number
@@ -123,7 +175,7 @@ static inline void* spore_state_map(const char* key, uint64_t size_bytes, uint32
 #endif
 
 // The function that a call runs. Returns the exit code.
-#define SPORE_FUNCTION SPORE_EXPORT("spore_call") int spore_call(void)
+#define SPORE_FUNCTION SPORE_EXPORT("spore_call") int spore_function(void)
 
 // Runs once, when the function is published; every call begins with what it leaves in memory. It has arguments and
 // environment, but no input, no output and no files. docs/snapshots.md says what it may do.

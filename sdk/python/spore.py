@@ -1,4 +1,4 @@
-"""State, input and output of a Spore function written in Python.
+"""Input and output, calls of other functions, and state, for Spore functions written in Python.
 
     import spore
 
@@ -7,22 +7,33 @@
         seen[name] = seen.get(name, 0) + 1
     spore.output(f"{name}: {seen[name]}\\n")
 
+    picture = spore.call("thumbnail", data).result()
+    pages = spore.map("fetch", ["a.html", "b.html"])
+
+A call of another function runs beside this one, and is cancelled where it has not ended when this one does; here it is
+the file /spore/call/NAME (docs/chaining.md).
+
 A value is bytes under a key, shared by the functions of a tenant; here it is the file /spore/state/KEY (docs/files.md).
 All calls on one host see the same bytes at once. Other hosts see them after push(), and this host sees theirs after
 pull(). Nothing is locked: where calls change one value at the same time, on one host the later write of a byte stays,
 between hosts the later push of a page of 4 KiB.
 
-Errors are OSError: FileNotFoundError where there is no value, errno ENOSPC where the host has no room for it, ESTALE
-where it was removed meanwhile, EHOSTUNREACH and ETIMEDOUT where the store does not answer.
+Errors are OSError: FileNotFoundError where there is no value or no function, CallError where a call failed, errno
+ENOSPC where the host has no room for a value, ESTALE where it was removed meanwhile, EHOSTUNREACH and ETIMEDOUT where
+the store does not answer.
 """
 
+import errno as _errno
 import json as _json
 import os as _os
+import select as _select
 import sys as _sys
 from collections.abc import MutableMapping as _MutableMapping
 
-__all__ = ["input", "output", "log", "state", "Counter", "Array", "Dict", "List"]
+__all__ = ["input", "output", "log", "call", "map", "await_any", "Call", "CallError", "state", "Counter", "Array",
+           "Dict", "List"]
 
+_CALLS = "/spore/call"
 _DIRECTORY = "/spore/state"
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_~.")
 _PAGE = 4096
@@ -44,6 +55,126 @@ def output(data):
 def log(text):
     """A line to the log of the call."""
     print(text, file=_sys.stderr, flush=True)
+
+
+class CallError(OSError):
+    """A call failed. `exit_code`: where it ended by itself; else None, and errno says how: ECHILD (it trapped),
+    ETIMEDOUT, EOVERFLOW (its output is larger than it may be), ECANCELED, EBUSY (no room for it), EIO."""
+
+    def __init__(self, number, message, function):
+        super().__init__(number, message, function)
+        self.exit_code = int(message[10:]) if number == _errno.EIO and message.startswith("exit code ") else None
+
+
+class Call:
+    """A call of another function of the same tenant, "name" or "name@version", which has begun. It is cancelled where
+    it has not ended when this is closed, collected or left as a context."""
+
+    _fd = -1
+
+    def __init__(self, function, data=b""):
+        self.function, self._output = function, None
+        self._fd = _os.open(f"{_CALLS}/{function}", _os.O_RDWR)
+        rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
+        try:
+            while rest:
+                rest = rest[_os.write(self._fd, rest):]
+        except OSError as error:
+            self.close()
+            raise CallError(error.errno, "its input: " + error.strerror, function) from None
+        try:
+            _os.fsync(self._fd)  # begins it
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error):
+        """The error with what the call has to say of it."""
+        parts = []
+        for told_again in (True, False):  # one that could not begin tells so once more
+            try:
+                while part := _os.read(self._fd, 1 << 16):
+                    parts.append(part)
+                break
+            except OSError:
+                if not told_again:
+                    break
+        self.close()
+        text = b"".join(parts).decode(errors="replace") or error.strerror
+        if error.errno == _errno.ENOENT:
+            return FileNotFoundError(error.errno, text, self.function)
+        return CallError(error.errno, text, self.function)
+
+    def wait(self, timeout=None):
+        """Waits for its end, at most so many seconds. Whether it has ended."""
+        return await_any([self], timeout) is self
+
+    def result(self):
+        """Waits for its end: its output, as bytes. CallError where it failed."""
+        if self._output is None:
+            if self._fd < 0:
+                raise ValueError("the call is closed")
+            parts = []
+            try:
+                while part := _os.read(self._fd, 1 << 20):
+                    parts.append(part)
+            except OSError as error:
+                raise self._failed(error) from None
+            self._output = b"".join(parts)
+            self.close()
+        return self._output
+
+    def close(self):
+        if self._fd >= 0:
+            _os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    __del__ = close
+
+
+def call(function, data=b""):
+    """Begins a call of the function with that input, str (as UTF-8) or bytes. FileNotFoundError where there is none."""
+    return Call(function, data)
+
+
+def await_any(calls, timeout=None):
+    """Waits until one of the calls has ended: the first that has; None where none has within so many seconds."""
+    calls = list(calls)
+    if not calls:
+        raise ValueError("there are no calls to wait for")
+    poll = _select.poll()
+    for one in calls:
+        if one._fd < 0:  # its result is here
+            return one
+        poll.register(one._fd, _select.POLLIN)
+    ready = {descriptor for descriptor, _ in poll.poll(None if timeout is None else max(timeout, 0) * 1000)}
+    return next((one for one in calls if one._fd in ready), None)
+
+
+def map(function, items):
+    """Calls the function once with each item, all at the same time: their outputs, in that order. Where a limit of the
+    host is reached, waits for one that runs before it begins the next."""
+    calls, waited = [], 0
+    try:
+        for item in items:
+            while True:
+                try:
+                    calls.append(Call(function, item))
+                    break
+                except CallError as error:
+                    if error.errno != _errno.EBUSY or waited == len(calls):
+                        raise
+                    calls[waited].result()
+                    waited += 1
+        return [one.result() for one in calls]
+    finally:
+        for one in calls:
+            one.close()
 
 
 def _path(key):
@@ -155,7 +286,7 @@ class _State:
 
     def keys(self, prefix=""):
         """The tenant's keys that begin with the prefix, sorted."""
-        return [key for key in map(_key, _os.listdir(_DIRECTORY)) if key.startswith(prefix)]
+        return [key for name in _os.listdir(_DIRECTORY) if (key := _key(name)).startswith(prefix)]
 
     def exists(self, key):
         try:

@@ -1,4 +1,4 @@
-//! Spore for Rust: the input and output of a call, and state.
+//! Spore for Rust: the input and output of a call, calls of other functions, and state.
 //!
 //!     mod spore;  // this file, beside the program
 //!
@@ -8,6 +8,8 @@
 //!         spore::output(&text);
 //!         let visits = spore::State::new("visits");
 //!         visits.append(b".").unwrap();
+//!         let call = spore::Call::new("thumbnail", &text).unwrap();
+//!         spore::output(&call.result().unwrap());
 //!     }
 //!
 //! One file without dependencies, for rustc 1.63 and later and the target wasm32-wasi (later called wasm32-wasip1);
@@ -25,6 +27,18 @@ mod raw {
         pub fn input_size() -> u32;
         pub fn input_read(offset: u32, to: *mut u8, size_bytes: u32) -> u32;
         pub fn output_write(from: *const u8, size_bytes: u32) -> u32;
+        pub fn call(name: *const u8, name_bytes: u32, input: *const u8, input_bytes: u32) -> i64;
+        pub fn call_self(table_index: u32, input: *const u8, input_bytes: u32) -> i64;
+        pub fn call_detached(
+            name: *const u8, name_bytes: u32, input: *const u8, input_bytes: u32, id: *mut u8,
+        ) -> i64;
+        pub fn call_await(handle: u32, timeout_ms: u32) -> i64;
+        pub fn call_await_any(handles: *const u32, count: u32, timeout_ms: u32) -> i64;
+        pub fn call_output_size(handle: u32) -> i64;
+        pub fn call_output_read(handle: u32, offset: u64, to: *mut u8, size_bytes: u32) -> i64;
+        pub fn call_message(handle: u32, to: *mut u8, size_bytes: u32) -> i64;
+        pub fn call_cancel(handle: u32) -> i64;
+        pub fn call_close(handle: u32) -> i64;
         pub fn state_map(key: *const u8, key_bytes: u32, size_bytes: u64, flags: u32) -> i64;
         pub fn state_unmap(key: *const u8, key_bytes: u32) -> i64;
         pub fn state_read(key: *const u8, key_bytes: u32, offset: u64, to: *mut u8, size_bytes: u32) -> i64;
@@ -69,15 +83,22 @@ pub fn output(bytes: &[u8]) {
 pub struct Error(pub i32);
 
 impl Error {
-    pub const AGAIN: Error = Error(6); // not at the version that was expected
+    pub const TOO_BIG: Error = Error(1); // the input of a call
+    pub const AGAIN: Error = Error(6); // not at the version that was expected; a limit is reached; the call still runs
+    pub const BAD_HANDLE: Error = Error(8); // there is no such call
+    pub const BUSY: Error = Error(10); // there was no room for the call
+    pub const CANCELED: Error = Error(11);
+    pub const TRAPPED: Error = Error(12); // the call
     pub const DEADLOCK: Error = Error(16); // this call, or one that waits for it, holds the lock
     pub const FILE_TOO_BIG: Error = Error(22); // behind the end
     pub const HOST_UNREACHABLE: Error = Error(23); // the store cannot be reached
     pub const INVALID: Error = Error(28);
-    pub const NO_ENTRY: Error = Error(44); // no such value
+    pub const IO: Error = Error(29); // the host could not run the call
+    pub const NO_ENTRY: Error = Error(44); // no such value, no such function
     pub const NO_MEMORY: Error = Error(48); // no room on this host
     pub const NO_SPACE: Error = Error(51); // the store is full
-    pub const NOT_SUPPORTED: Error = Error(58); // there is no state here
+    pub const NOT_SUPPORTED: Error = Error(58); // there is no state here, or functions cannot be called
+    pub const OVERFLOW: Error = Error(61); // the call's output was larger than it may be
     pub const STALE: Error = Error(72); // something is not pushed, or a lock is lost
     pub const TIMED_OUT: Error = Error(73);
 }
@@ -85,6 +106,13 @@ impl Error {
 impl fmt::Debug for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {
+            Error::TOO_BIG => "TOO_BIG",
+            Error::BAD_HANDLE => "BAD_HANDLE",
+            Error::BUSY => "BUSY",
+            Error::CANCELED => "CANCELED",
+            Error::TRAPPED => "TRAPPED",
+            Error::IO => "IO",
+            Error::OVERFLOW => "OVERFLOW",
             Error::AGAIN => "AGAIN",
             Error::DEADLOCK => "DEADLOCK",
             Error::FILE_TOO_BIG => "FILE_TOO_BIG",
@@ -104,7 +132,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "state: {:?}", self)
+        write!(to, "spore: {:?}", self)
     }
 }
 
@@ -118,6 +146,105 @@ fn checked(result: i64) -> Result<u64> {
     } else {
         Ok(result as u64)
     }
+}
+
+/// A call of another function of the same tenant, or of a function of this program (docs/chaining.md). It runs beside
+/// this one until it is dropped, which cancels it where it has not ended.
+#[derive(Debug)]
+pub struct Call {
+    handle: u32,
+}
+
+/// Of `wait`: as long as this call may run.
+pub const FOREVER: u32 = u32::MAX;
+
+impl Call {
+    /// Begins a call of the function "name" or "name@version". NO_ENTRY: there is none; AGAIN: a limit is reached.
+    pub fn new(function: &str, input: &[u8]) -> Result<Call> {
+        Call::begun(unsafe { raw::call(function.as_ptr(), function.len() as u32, input.as_ptr(), input.len() as u32) })
+    }
+    /// Of this program, in its image as it was before this call; what `function` returns is the exit code.
+    pub fn of_this(function: extern "C" fn() -> i32, input: &[u8]) -> Result<Call> {
+        Call::begun(unsafe { raw::call_self(function as usize as u32, input.as_ptr(), input.len() as u32) })
+    }
+    fn begun(result: i64) -> Result<Call> {
+        checked(result).map(|handle| Call { handle: handle as u32 })
+    }
+
+    /// Waits for its end: 0, or its exit code. AGAIN: it still runs; TRAPPED, TIMED_OUT, OVERFLOW, CANCELED, BUSY, IO.
+    pub fn wait(&self, timeout_ms: u32) -> Result<i32> {
+        checked(unsafe { raw::call_await(self.handle, timeout_ms) }).map(|code| code as u32 as i32)
+    }
+    /// Of one that has ended, whatever its exit code.
+    pub fn output(&self) -> Result<Vec<u8>> {
+        let size = checked(unsafe { raw::call_output_size(self.handle) })? as usize;
+        let mut bytes = vec![0; size];
+        let got = unsafe { raw::call_output_read(self.handle, 0, bytes.as_mut_ptr(), size as u32) };
+        bytes.truncate(checked(got)? as usize);
+        Ok(bytes)
+    }
+    /// What went wrong, in words; at most 4 KiB of it.
+    pub fn message(&self) -> String {
+        let mut text = vec![0; 4096];
+        let got = unsafe { raw::call_message(self.handle, text.as_mut_ptr(), text.len() as u32) };
+        text.truncate(checked(got).unwrap_or(0) as usize);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+    /// Waits for its end: its output, or what went wrong.
+    pub fn result(&self) -> std::result::Result<Vec<u8>, String> {
+        match self.wait(FOREVER) {
+            Ok(0) => self.output().map_err(|error| error.to_string()),
+            Ok(_) => Err(self.message()),
+            Err(error) => Err(format!("{:?}: {}", error, self.message())),
+        }
+    }
+    /// Ends it, with all that it has called.
+    pub fn cancel(&self) {
+        unsafe { raw::call_cancel(self.handle) };
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        unsafe { raw::call_close(self.handle) };
+    }
+}
+
+/// The position of one that has ended, the first of them; AGAIN where none has in that time.
+pub fn await_any(calls: &[Call], timeout_ms: u32) -> Result<usize> {
+    let handles: Vec<u32> = calls.iter().map(|call| call.handle).collect();
+    let first = unsafe { raw::call_await_any(handles.as_ptr(), handles.len() as u32, timeout_ms) };
+    checked(first).map(|position| position as usize)
+}
+
+/// Calls the function once with each input, all at the same time; what they gave, in that order. Where a limit of the
+/// host is reached, waits for one that runs before it begins the next.
+pub fn map<T: AsRef<[u8]>>(function: &str, inputs: &[T]) -> Vec<std::result::Result<Vec<u8>, String>> {
+    let mut calls: Vec<Result<Call>> = Vec::new();
+    let mut first_running = 0;
+    for input in inputs {
+        let mut call = Call::new(function, input.as_ref());
+        while matches!(call, Err(Error::AGAIN)) && first_running < calls.len() {
+            if let Ok(running) = &calls[first_running] {
+                let _ = running.wait(FOREVER);
+            }
+            first_running += 1;
+            call = Call::new(function, input.as_ref());
+        }
+        calls.push(call);
+    }
+    calls.into_iter().map(|call| call.map_err(|error| error.to_string())?.result()).collect()
+}
+
+/// Begins a durable call, which nobody awaits and which outlives this one: its id.
+pub fn call_detached(function: &str, input: &[u8]) -> Result<String> {
+    let mut id = [0; 32];
+    let result = unsafe {
+        raw::call_detached(
+            function.as_ptr(), function.len() as u32, input.as_ptr(), input.len() as u32, id.as_mut_ptr(),
+        )
+    };
+    checked(result).map(|_| String::from_utf8_lossy(&id).into_owned())
 }
 
 /// Of a value: it changes with every push. All zero: there is none.

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "base/digest.h"
 #include "base/fd.h"
@@ -28,7 +29,7 @@ struct PublishArguments {
   std::string file, config_file, name, if_match, interpreter;
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
-  std::optional<uint64_t> local_bytes_max, local_files_max;
+  std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max;
   std::string push;
   std::vector<std::string> env, args, mounts;
 };
@@ -50,6 +51,7 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (!arguments.args.empty()) change["args"] = arguments.args;
   if (arguments.local_bytes_max) change["local_bytes_max"] = *arguments.local_bytes_max;
   if (arguments.local_files_max) change["local_files_max"] = *arguments.local_files_max;
+  if (arguments.concurrency_max) change["concurrency_max"] = *arguments.concurrency_max;
   if (!arguments.push.empty()) change["push"] = arguments.push;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
@@ -186,7 +188,11 @@ Result<void> publish(const Client& client, const PublishArguments& arguments) {
 struct CallArguments {
   std::string function, file;
   std::optional<std::string> text;
+  std::string key;
+  unsigned attempts = 0;
+  bool async = false;
   bool verbose = false;
+  bool graph = false;
 };
 
 Result<Bytes> input_of(const CallArguments& arguments) {
@@ -196,15 +202,48 @@ Result<Bytes> input_of(const CallArguments& arguments) {
   return read_all(STDIN_FILENO, kInputBytesMax);
 }
 
+// A line for each call, below its caller, in the order in which they began.
+std::string draw(const json& calls) {
+  std::unordered_map<std::string, std::vector<const json*>> children;
+  for (const json& call : calls)
+    if (call.is_object()) children[text_of(call, "parent")].push_back(&call);
+  std::string out;
+  std::vector<const json*> next(children[""].rbegin(), children[""].rend());
+  while (!next.empty()) {
+    const json& call = *next.back();
+    next.pop_back();
+    out += std::string(2 * call.value("depth", size_t{0}), ' ') + text_of(call, "function") + "  " +
+           text_of(call, "status");
+    if (const json ended = call.value("ended_us", json()), started = call.value("started_us", json());
+        ended.is_number() && started.is_number())
+      out += "  from " + started.dump() + " to " + ended.dump() + " us";
+    out += '\n';
+    const auto& below = children[text_of(call, "id")];
+    next.insert(next.end(), below.rbegin(), below.rend());
+  }
+  return out;
+}
+
 Result<void> call(const Client& client, const CallArguments& arguments) {
   ASSIGN_OR_RETURN(const Target target, parse_target(arguments.function, true));
   ASSIGN_OR_RETURN(const Bytes input, input_of(arguments));
   HttpRequest request{.method = "POST", .target = target.path() + "/call", .body = input};
   request.fields = {{"Content-Type", "application/octet-stream"}};
+  if (!arguments.key.empty()) request.fields.emplace_back("Idempotency-Key", arguments.key);
+  if (arguments.attempts) request.fields.emplace_back("Spore-Attempts", std::to_string(arguments.attempts));
+  if (arguments.async) {
+    request.fields.emplace_back("Prefer", "respond-async");
+    ASSIGN_OR_RETURN(const json accepted, client.send_for_json(std::move(request)));
+    return write_out(text_of(accepted, "id") + "\n");
+  }
   ASSIGN_OR_RETURN(const HttpResponse response, client.send(std::move(request), write_out));
   if (arguments.verbose)
     std::fprintf(stderr, "call %s: %s, %s us\n", response.field("spore-call-id").c_str(),
                  response.field("spore-start").c_str(), response.field("spore-duration-us").c_str());
+  if (!arguments.graph) return {};
+  const auto graph = client.send_for_json({.target = "/v1/calls/" + response.field("spore-call-id") + "/graph"});
+  const std::string drawn = graph ? draw(graph->value("calls", json::array())) : "it has called no others\n";
+  std::fputs(drawn.c_str(), stderr);
   return {};
 }
 
@@ -319,6 +358,8 @@ void add_client(CLI::App& app, int& exit_code) {
                    "Bytes that a call may write to files of its own, also 64MB, ...; 0: it has no such files")
       ->transform(CLI::AsSizeValue(false));
   command->add_option("--local-files-max", publishing->local_files_max, "Of such files, directories and links");
+  command->add_option("--concurrency", publishing->concurrency_max,
+                      "Calls of it that run at once on a host, more wait; 0: no limit");
   command
       ->add_option(
           "--push", publishing->push,
@@ -345,6 +386,11 @@ void add_client(CLI::App& app, int& exit_code) {
   auto* const text = command->add_option("-d,--data", calling->text, "The input");
   command->add_option("--data-file", calling->file, "The file that holds the input; - is standard input")
       ->excludes(text);
+  command->add_flag("--async", calling->async, "Do not wait: print the id of the call, for `spore calls`");
+  command->add_option("--key", calling->key, "Idempotency key: however often it is sent, the function is called once");
+  command->add_option("--attempts", calling->attempts, "Attempts where it fails; with --async or --key");
+  command->add_flag("--graph", calling->graph, "Draw the calls that it has led to on standard error")
+      ->excludes("--async");
   command->add_flag("-v,--verbose", calling->verbose, "Tell the call's id and time on standard error");
   command->footer("Without --data and --data-file the input is read from standard input, unless that is a terminal.");
 

@@ -13,6 +13,7 @@ void add_build(CLI::App& app, int& exit_code);     // build.cc
 void add_compile(CLI::App& app, int& exit_code);   // compile.cc
 void add_client(CLI::App& app, int& exit_code);    // client.cc: publish call ls rm versions rollback logs describe
 void add_files(CLI::App& app, int& exit_code);     // files.cc: files put, get, ls, rm
+void add_calls(CLI::App& app, int& exit_code);     // calls.cc: calls ls, show, wait, output, log, cancel, replay
 void add_state(CLI::App& app, int& exit_code);     // state.cc: state ls, get, put, rm, copy
 void add_snapshot(CLI::App& app, int& exit_code);  // snapshot.cc: snapshot ls, snapshot inspect
 

@@ -34,7 +34,7 @@ class Reader {
         out.source = path_.parent_path() / source;
       } else if (name == "timeout_ms") {
         ASSIGN_OR_RETURN(out.config["timeout_ms"], number(name, node));
-      } else if (name == "local_files_max") {
+      } else if (name == "local_files_max" || name == "concurrency_max") {
         ASSIGN_OR_RETURN(out.config[name], number(name, node));
       } else if (name == "memory_max" || name == "output_max" || name == "local_max") {
         ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
@@ -48,7 +48,7 @@ class Reader {
         return wrong(key.source(),
                      "there is no key \"" + name +
                          "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
-                         "local_files_max, push, args, env and mounts");
+                         "local_files_max, concurrency_max, push, args, env and mounts");
       }
     }
     return out;

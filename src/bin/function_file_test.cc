@@ -34,6 +34,7 @@ module = "build/hello.wasm"
 source = "hello.c"
 local_max = "1KB"
 local_files_max = 7
+concurrency_max = 3
 push = "on_success"
 timeout_ms = 500
 memory_max = "64MB"
@@ -52,6 +53,7 @@ LANG = "C"
                                           {"output_max_bytes", 1000},
                                           {"local_bytes_max", 1 << 10},
                                           {"local_files_max", 7},
+                                          {"concurrency_max", 3},
                                           {"push", "on_success"},
                                           {"mounts", {{"/data", "files:data"}}},
                                           {"args", {"--fast", "ü"}},
@@ -67,7 +69,7 @@ TEST_F(FunctionFileTest, WhatIsMissingStaysAsItIs) {
 TEST_F(FunctionFileTest, RefusalsNameFileLineAndKey) {
   EXPECT_EQ(refusal("\ntimeout = 3"),
             "f.toml:2:1: there is no key \"timeout\"; there are name, module, source, timeout_ms, memory_max, "
-            "output_max, local_max, local_files_max, push, args, env and mounts");
+            "output_max, local_max, local_files_max, concurrency_max, push, args, env and mounts");
   EXPECT_EQ(refusal("timeout_ms = \"3\""), "f.toml:1:14: timeout_ms must be a whole number that is not negative");
   EXPECT_EQ(refusal("timeout_ms = -3"), "f.toml:1:14: timeout_ms must be a whole number that is not negative");
   EXPECT_EQ(refusal("memory_max = \"much\""),

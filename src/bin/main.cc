@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   spore::bin::add_serve(app, exit_code);
   spore::bin::add_client(app, exit_code);
+  spore::bin::add_calls(app, exit_code);
   spore::bin::add_files(app, exit_code);
   spore::bin::add_state(app, exit_code);
   spore::bin::add_snapshot(app, exit_code);

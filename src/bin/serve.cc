@@ -12,6 +12,7 @@
 #include "bin/commands.h"
 #include "bin/runtime.h"
 #include "bin/state_store.h"
+#include "calls/async_calls.h"
 #include "functions/host_key.h"
 #include "functions/registry.h"
 #include "gateway/api.h"
@@ -54,6 +55,9 @@ struct ServeOptions {
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
+  size_t tenant_concurrency_max = 0;
+  worker::ChainLimits chain;
+  uint64_t tree_mib_max = 1'024;
   size_t connections_max = 8'192;
   unsigned compiler_threads = std::max(1u, std::thread::hardware_concurrency());
   uint64_t compiler_mib_max = 4'096;
@@ -67,6 +71,17 @@ struct ServeOptions {
   unsigned header_timeout_ms = 10'000;
   unsigned drain_timeout_ms = 30'000;
   unsigned init_timeout_ms = 10'000;
+  size_t async_in_flight = std::max(8u, 2 * std::thread::hardware_concurrency());
+  uint64_t async_ttl_s = 86'400;
+  uint64_t async_dead_ttl_s = 7 * 86'400;
+  unsigned async_attempts = 3;
+  uint64_t async_lease_ms = 30'000;
+  uint64_t async_retry_base_ms = 200;
+  uint64_t async_retry_cap_ms = 60'000;
+  size_t async_calls_max = 1'000'000;
+  size_t async_tenant_calls_max = 500'000;
+  uint64_t async_mib_max = 16'384;
+  uint64_t async_tenant_mib_max = 8'192;
   worker::PoolOptions pool;
   uint64_t idle_mib_max = 0;
   uint64_t memory_left_mib_min = 0;
@@ -169,6 +184,20 @@ Result<worker::FileRoots> file_roots_of(const std::vector<std::string>& mounts, 
   return out;
 }
 
+calls::AsyncOptions async_options(const ServeOptions& options) {
+  return {.store = {.calls_max = options.async_calls_max,
+                    .calls_per_tenant_max = options.async_tenant_calls_max,
+                    .bytes_max = options.async_mib_max << 20,
+                    .bytes_per_tenant_max = options.async_tenant_mib_max << 20},
+          .in_flight_max = options.async_in_flight,
+          .lease = milliseconds(options.async_lease_ms),
+          .result_ttl = std::chrono::seconds(options.async_ttl_s),
+          .dead_ttl = std::chrono::seconds(options.async_dead_ttl_s),
+          .retry_base = milliseconds(options.async_retry_base_ms),
+          .retry_cap = milliseconds(options.async_retry_cap_ms),
+          .attempts_default = options.async_attempts};
+}
+
 Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   TRY(host::link(module));
   TRY(host::find_entry(module));
@@ -252,6 +281,10 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const auto registry,
                    functions::Registry::open(*store, compiler, *arena, hooks, std::move(registry_options)));
 
+  // The worker ends its attempts when it goes, so it goes first.
+  ASSIGN_OR_RETURN(const auto calls,
+                   calls::AsyncCalls::open(directory / "calls", *store, *registry, async_options(options)));
+
   gateway::Server* wakes = nullptr;  // set before the first call can come
   worker::PoolOptions pool = options.pool;
   const worker::SlotLimit slots = worker::slot_limit();
@@ -259,12 +292,18 @@ Result<void> serve(const ServeOptions& options) {
   if (!slots_as_asked) pool.slots_max = slots.slots;
   pool.idle_bytes_max = options.idle_mib_max << 20;
   pool.memory_left_min = options.memory_left_mib_min << 20;
+  worker::ChainLimits chain = options.chain;
+  chain.tree_bytes_max = options.tree_mib_max << 20;
+  chain.input_bytes_max = options.input_mib_max << 20;
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .tenant_concurrency_max = options.tenant_concurrency_max,
+                         .chain = chain,
                          .pool = pool,
                          .file_roots = file_roots,
-                         .state = &state_services},
+                         .state = &state_services,
+                         .registry = registry.get()},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
@@ -275,7 +314,19 @@ Result<void> serve(const ServeOptions& options) {
                     .file_bytes_max = options.file_mib_max << 20,
                     .state = &state,
                     .value_bytes_max = options.value_mib_max << 20,
+                    .calls = calls.get(),
                     .publish_threads = options.publish_threads});
+  worker.set_hooks({.ended = [&api](worker::CallResult& result, const functions::LoadedFunction& function,
+                                    uint64_t input) { api.chained_call_ended(result, function, input); },
+                    .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version,
+                                               Bytes input, const std::string& once) -> Result<worker::CallId> {
+                      ASSIGN_OR_RETURN(const auto accepted,
+                                       calls->accept({.function = id,
+                                                      .version = version.value_or(0),
+                                                      .input = std::move(input),
+                                                      .key = "detached-" + to_hex(as_bytes(once))}));
+                      return accepted.record.id;
+                    }});
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
                                                                .web_address = web.address,
@@ -296,6 +347,7 @@ Result<void> serve(const ServeOptions& options) {
       server->run();
     });
   }
+  calls->start(worker);
   std::printf("spore: listening on http://%s (%u seats, data in %s)\n", text_of(endpoint, server->port()).c_str(),
               options.seats, directory.c_str());
   if (const auto port = server->web_port())
@@ -309,13 +361,15 @@ Result<void> serve(const ServeOptions& options) {
   while (!signal) signal = wait_for_signal(signals, milliseconds(3'600'000));
   std::fprintf(stderr, "spore: draining\n");
   api.drain();
+  calls->drain();
   worker.drain();
   server->drain();
-  const auto idle = [&] { return worker.stats().idle() && api.pending() == 0; };
+  const auto idle = [&] { return worker.stats().idle() && api.pending() == 0 && calls->idle(); };
   if (!wait_until(signals, steady_clock::now() + milliseconds(options.drain_timeout_ms), idle)) {
     std::fprintf(stderr, "spore: calls still run after %u ms; they are cancelled\n", options.drain_timeout_ms);
     worker.cancel_all();
   }
+  calls->stop();
   api.finish();
   const auto all_answered = [&] { return worker.stats().idle() && server->stats().open == 0; };
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
@@ -345,6 +399,16 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
+  add("--tenant-concurrency", options->tenant_concurrency_max,
+      "Calls of one tenant that run at once; 0: as many as there are seats")
+      ->check(CLI::Range(0, 1'000'000));
+  add("--chain-depth", options->chain.depth_max, "Calls below each other: a call, its call, and so on")
+      ->check(CLI::Range(0, 100'000));
+  add("--chain-children", options->chain.children_max, "Calls that one call has made and not closed")
+      ->check(CLI::Range(0, 1'000'000));
+  add("--chain-calls", options->chain.tree_calls_max, "Calls that one call from outside leads to")
+      ->check(CLI::Range(0, 10'000'000));
+  add("--chain-mib", options->tree_mib_max, "Their inputs and outputs, at once")->check(CLI::Range(1, 1 << 20));
   add("--connections", options->connections_max, "Connections open at once")->check(CLI::Range(1, 1'000'000));
   add("--compiler-threads", options->compiler_threads, "Threads of one compilation")->check(CLI::Range(1, 256));
   add("--compiler-mib", options->compiler_mib_max, "Memory of one compilation")->check(CLI::Range(64, 1 << 20));
@@ -399,6 +463,29 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(100, 3'600'000));
   add("--value-mib", options->value_mib_max, "Largest body of a request that writes a state value")
       ->check(CLI::Range(1, 4096));
+  add("--async-in-flight", options->async_in_flight, "Asynchronous calls that are run at once")
+      ->check(CLI::Range(1, 10'000));
+  add("--async-ttl", options->async_ttl_s,
+      "How long their results are kept, in s; with an Idempotency-Key at least a day")
+      ->check(CLI::Range(1, 366 * 86'400));
+  add("--async-dead-ttl", options->async_dead_ttl_s, "How long dead letters are kept, in s")
+      ->check(CLI::Range(1, 366 * 86'400));
+  add("--async-attempts", options->async_attempts, "Attempts of a call that does not say how many")
+      ->check(CLI::Range(1u, calls::kAttemptsMax));
+  add("--async-lease", options->async_lease_ms,
+      "How long an attempt whose end cannot be stored is left alone, in ms; others renew it")
+      ->check(CLI::Range(100, 3'600'000));
+  add("--async-retry-base", options->async_retry_base_ms,
+      "The longest pause after a first failure, in ms; doubled with each further one")
+      ->check(CLI::Range(0, 3'600'000));
+  add("--async-retry-cap", options->async_retry_cap_ms, "The longest pause after any, in ms")
+      ->check(CLI::Range(0, 86'400'000));
+  add("--async-calls", options->async_calls_max, "Asynchronous calls that are stored, ended or not")
+      ->check(CLI::Range(1, 100'000'000));
+  add("--async-tenant-calls", options->async_tenant_calls_max, "Of them, of one tenant")
+      ->check(CLI::Range(1, 100'000'000));
+  add("--async-mib", options->async_mib_max, "What they, their inputs and outputs take")->check(CLI::Range(1, 1 << 30));
+  add("--async-tenant-mib", options->async_tenant_mib_max, "Of that, of one tenant's")->check(CLI::Range(1, 1 << 30));
   add("--mount", options->mounts, "A directory that functions may mount as host:NAME, read-only unless :rw follows")
       ->type_name("NAME=DIRECTORY[:rw]");
   serve_app->footer(

@@ -119,6 +119,10 @@ Outcome Faaslet::start(Seat& seat, uint32_t function, std::span<const wasm::Cell
   return outcome;
 }
 
+Outcome Faaslet::enter(uint32_t function, std::span<const wasm::Cell> arguments) {
+  return start(*spore_thread_state.seat, function, arguments);
+}
+
 Outcome Faaslet::resume(Seat& seat) {
   ThreadState& thread = spore_thread_state;
   CHECK(thread.seat == &seat && header().guest_sp != 0, "resume() goes on with a parked Faaslet, on its seat");

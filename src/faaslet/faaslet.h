@@ -47,6 +47,8 @@ class Faaslet {
   // From a host function this enters the guest again, on the stack above the frames that wait for it.
   Outcome start(Seat& seat, uint32_t function, std::span<const wasm::Cell> arguments = {});
   Outcome resume(Seat& seat);
+  // start() for a host function, on the seat that it runs on. One that parks is not resumed.
+  Outcome enter(uint32_t function, std::span<const wasm::Cell> arguments);
   // Of the last start() or resume() that ended kReturned.
   wasm::Cell result(uint32_t index) const;
 

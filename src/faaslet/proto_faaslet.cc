@@ -202,4 +202,18 @@ InstanceState state_without_memories(const LoadedObject& object, const uint8_t* 
   return state;
 }
 
+std::optional<uint32_t> ProtoFaaslet::function_in_table(uint32_t entry) const {
+  const wasm::ModuleInfo& info = module();
+  if (info.tables.empty() || info.tables[0].element != wasm::ValueType::kFuncRef) return std::nullopt;
+  const uint8_t* const memory = image() - regions_[0].offset;
+  wasm::TableDescriptor table;
+  std::memcpy(&table, memory + object_->layout().table_descriptors, sizeof(table));
+  if (entry >= table.size) return std::nullopt;
+  wasm::TableEntry found;
+  std::memcpy(&found, memory + table.base + static_cast<int64_t>(entry * sizeof(found)), sizeof(found));
+  const uint32_t function = object_->function_of(found.reference);
+  if (function <= info.imported_functions) return std::nullopt;
+  return function - 1;
+}
+
 }  // namespace spore::faaslet

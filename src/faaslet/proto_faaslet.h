@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -64,6 +65,9 @@ class ProtoFaaslet {
   static constexpr uint32_t kObservedCalls = 4;
   static constexpr uint64_t kRunPagesMin = 4;  // shorter runs cost less by their faults
   static constexpr size_t kRunsMax = 64;
+
+  // The index of the module's own function in that entry of table 0; nothing where there is none.
+  std::optional<uint32_t> function_in_table(uint32_t entry) const;
 
   // The same again without addresses. It borrows from the image.
   InstanceState state() const;

@@ -141,6 +141,7 @@ Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("output_max_bytes", config.output_max_bytes, 0, kOutputBytesMax));
   TRY(check_range("local_bytes_max", config.local_bytes_max, 0, kLocalBytesMax));
   TRY(check_range("local_files_max", config.local_files_max, 1, kLocalFilesMax));
+  TRY(check_range("concurrency_max", config.concurrency_max, 0, kConcurrencyMax));
   TRY(check_mounts(config.mounts));
   if (config.args.size() > kConfigStringsMax)
     return refuse("args", "has more than " + std::to_string(kConfigStringsMax) + " entries");
@@ -169,6 +170,7 @@ std::string config_to_json(const FunctionConfig& config) {
               {"output_max_bytes", config.output_max_bytes},
               {"local_bytes_max", config.local_bytes_max},
               {"local_files_max", config.local_files_max},
+              {"concurrency_max", config.concurrency_max},
               {"env", config.env},
               {"mounts", config.mounts},
               {"push", config.push == StatePush::kOnSuccess ? "on_success" : "explicit"},
@@ -195,6 +197,8 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
       TRY(read_number(value, field, base.local_bytes_max));
     } else if (field == "local_files_max") {
       TRY(read_number(value, field, base.local_files_max));
+    } else if (field == "concurrency_max") {
+      TRY(read_number(value, field, base.concurrency_max));
     } else if (field == "push") {
       if (value != "explicit" && value != "on_success") return refuse(field, "must be \"explicit\" or \"on_success\"");
       base.push = value == "on_success" ? StatePush::kOnSuccess : StatePush::kExplicit;

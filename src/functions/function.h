@@ -34,6 +34,7 @@ constexpr uint64_t kMemoryBytesMax = 4ull << 30;
 constexpr uint64_t kOutputBytesMax = 1ull << 30;
 constexpr uint64_t kLocalBytesMax = 4ull << 30;
 constexpr uint64_t kLocalFilesMax = 1'000'000;
+constexpr uint64_t kConcurrencyMax = 1'000'000;
 constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
 constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
@@ -47,6 +48,7 @@ struct FunctionConfig {
   uint64_t output_max_bytes = 64ull << 20;
   uint64_t local_bytes_max = 64ull << 20;  // of what a call writes to files of its own; 0: it has none
   uint64_t local_files_max = 4'096;        // of such files, directories and links
+  uint64_t concurrency_max = 0;            // calls that run at once on a host; more wait; 0: no limit
   std::map<std::string, std::string> env;
   std::vector<std::string> args;  // after the program's own name
   // What a call sees at a path: "files:DIRECTORY" is a directory of the tenant's shared files ("files:" all of them),

@@ -40,6 +40,13 @@ constexpr Rule kRules[] = {
     {Endpoint::kRollback, Verb::post, Scope::kPublish, true},
     {Endpoint::kLogs, Verb::get, Scope::kRead, false},
     {Endpoint::kCall, Verb::post, Scope::kCall, true},
+    {Endpoint::kCalls, Verb::get, Scope::kCall, false},
+    {Endpoint::kOneCall, Verb::get, Scope::kCall, false},
+    {Endpoint::kOneCall, Verb::delete_, Scope::kCall, false},
+    {Endpoint::kOutput, Verb::get, Scope::kCall, false},
+    {Endpoint::kCallLog, Verb::get, Scope::kCall, false},
+    {Endpoint::kGraph, Verb::get, Scope::kCall, false},
+    {Endpoint::kReplay, Verb::post, Scope::kCall, false},
     {Endpoint::kOperation, Verb::get, Scope::kPublish, false},
     {Endpoint::kSnapshots, Verb::get, Scope::kRead, false},
     {Endpoint::kFiles, Verb::get, Scope::kRead, false},
@@ -66,10 +73,10 @@ std::string_view name_of(Verb method) {
 // kept out of it: in an opaque origin, which a host without keys takes no requests from.
 constexpr std::string_view kSandbox = "sandbox allow-scripts allow-forms allow-popups allow-downloads";
 
-bool wants_async(const Request& request) {
-  if (request.field(Field::kPrefer).find("respond-async") != std::string::npos) return true;
-  const auto async = request.parameter("async");
-  return async && *async != "0" && *async != "false";
+Called called(const functions::LoadedFunction& function) {
+  return {.function = function.id,
+          .version = function.version.number,
+          .output_bytes_max = function.version.config.output_max_bytes};
 }
 
 }  // namespace
@@ -80,14 +87,24 @@ Api::Api(functions::Registry& registry, worker::Worker& worker, Access access, A
       access_(std::move(access)),
       options_(options),
       state_work_(options.state ? options.state_threads : 0, options.state_requests_max),
+      calls_work_(options.calls ? options.calls_threads : 0, options.calls_requests_max),
       catalogue_(options.catalogue_threads, options.catalogue_queue_max),
-      publishing_(options.publish_threads, options.publish_queue_max) {}
+      publishing_(options.publish_threads, options.publish_queue_max) {
+  if (!options_.calls) return;
+  options_.calls->on_attempt_ended([this](const calls::CallRecord& record, const worker::CallResult& result) {
+    metrics_.count_call(result);
+    worker::CallResult logged = result;
+    call_log_.add(log_entry_of(logged, record.function, record.ran_version, record.input_bytes));
+  });
+}
 
 void Api::finish() {
   stop_publishing_.request_stop();
   publishing_.finish();
   catalogue_.finish();
   state_work_.finish();
+  calls_work_.finish();
+  if (options_.calls) options_.calls->on_attempt_ended({});
 }
 
 Response Api::answer(const Request& request, Response response) {
@@ -170,6 +187,9 @@ void Api::handle(Request& request, Responder responder) {
   if (route.endpoint == Endpoint::kValues || route.endpoint == Endpoint::kValue) {
     return state(request, std::move(responder));
   }
+  if (route.endpoint >= Endpoint::kCalls && route.endpoint <= Endpoint::kReplay) {
+    return calls(request, std::move(responder));
+  }
   if (route.name.empty()) return responder.respond(answer(request, get(request)));
   auto id = functions::FunctionId::make(route.tenant, route.name);
   if (!id) {
@@ -205,7 +225,8 @@ Response Api::get(const Request& request) {
       if (!access_.sees_all_tenants(request)) return problem(403, "metrics are about every tenant", request.path());
       CHECK(server_ != nullptr);
       return text_response(200, "text/plain; version=0.0.4; charset=utf-8",
-                           metrics_.render(server_->stats(), worker_.stats(), registry_.stats()));
+                           metrics_.render(server_->stats(), worker_.stats(), registry_.stats(),
+                                           options_.calls ? options_.calls->stats() : calls::AsyncStats{}));
     case Endpoint::kOpenApi: return text_response(200, "application/json", openapi());
     case Endpoint::kFunctions: return list(request);
     case Endpoint::kOperation: return operation(request);
@@ -238,24 +259,18 @@ struct Api::Pending {
 };
 
 void Api::call(Request& request, functions::FunctionId id, Responder responder) {
-  const auto refuse = [&](Response response) { responder.respond(answer(request, std::move(response))); };
   worker::CallRequest call;
-  if (!request.target.empty() && (request.has(Field::kPrefer) || request.path().size() != request.target.size())) {
-    if (wants_async(request)) {
-      return refuse(problem(501,
-                            "asynchronous calls are not offered by this host; call without Prefer: "
-                            "respond-async and without ?async=1",
-                            request.path()));
+  const bool asks_for_more = request.has(Field::kPrefer) || request.has(Field::kIdempotencyKey) ||
+                             request.has(Field::kAttempts) || request.path().size() != request.target.size();
+  if (asks_for_more) {
+    auto options = call_options_of(request);
+    if (!options) return responder.respond(answer(request, problem_of(options.error(), request.path())));
+    if (options->async || !options->key.empty()) {
+      return durable_call(request, std::move(id), std::move(*options), std::move(responder));
     }
-    if (const auto timeout = request.parameter("timeout_ms")) {
-      const auto ms = parse_number(*timeout);
-      if (!ms || *ms == 0 || *ms > functions::kTimeoutMsMax) {
-        return refuse(problem(400, "timeout_ms is a whole number from 1 to " + std::to_string(functions::kTimeoutMsMax),
-                              request.path()));
-      }
-      call.timeout = std::chrono::milliseconds(*ms);
-    }
+    if (options->timeout_ms) call.timeout = std::chrono::milliseconds(options->timeout_ms);
   }
+  responder.when_gone([this, id = call.id] { worker_.cancel(id); });
   Pending pending{.call = std::move(call), .responder = std::move(responder)};
   pending.input_share = std::move(request.body_share);
   begin_call(request, std::move(id), std::move(pending));
@@ -337,25 +352,17 @@ void Api::end_call(worker::CallResult result, const functions::LoadedFunction& f
   }
 }
 
+void Api::chained_call_ended(worker::CallResult& result, const functions::LoadedFunction& function,
+                             uint64_t input_bytes) {
+  metrics_.count_call(result);
+  call_log_.add(log_entry_of(result, function.id, function.version.number, input_bytes));
+}
+
 Response Api::response_of(worker::CallResult result, const functions::LoadedFunction& function, const Output& output,
                           uint64_t input_bytes, unsigned streamed) {
   metrics_.count_call(result);
   Response response;
-  CallLogEntry entry{
-      .id = result.id,
-      .function = function.id,
-      .version = function.version.number,
-      .ended_at = std::chrono::system_clock::now(),
-      .outcome = result.status,
-      .exit_code = result.exit_code,
-      .detail = result.status == worker::CallStatus::kFailed ? result.error.message : result.trap.message,
-      .queued = result.queued,
-      .duration = result.duration,
-      .input_bytes = input_bytes,
-      .output_bytes = result.output.size() + result.output_streamed,
-      .log = std::move(result.log),
-      .log_truncated = result.log_truncated};
-  if (result.status == worker::CallStatus::kNotPushed) entry.detail = result.error.message;
+  CallLogEntry entry = log_entry_of(result, function.id, function.version.number, input_bytes);
   if (streamed) {
     call_log_.add(std::move(entry));
     metrics_.count_response(streamed);
@@ -373,15 +380,9 @@ Response Api::response_of(worker::CallResult result, const functions::LoadedFunc
   } else if (result.status == worker::CallStatus::kOk) {
     response.body = std::move(result.output);
   } else {
-    response = problem_of(result, function);
+    response = problem_of(result, called(function));
   }
-  response.add_field("Spore-Call-Id", result.id.text());
-  if (result.start != worker::StartKind::kNone) {
-    response.add_field("Spore-Start", to_string(result.start));
-    response.add_field("Spore-Start-Us", std::to_string(result.starting.count()));
-  }
-  response.add_field("Spore-Queued-Us", std::to_string(result.queued.count()));
-  response.add_field("Spore-Duration-Us", std::to_string(result.duration.count()));
+  add_call_fields(response, result);
   call_log_.add(std::move(entry));
   metrics_.count_response(response.status);
   return response;

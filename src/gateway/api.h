@@ -3,10 +3,11 @@
 //   Server --admit, handle--> Api --calls--> Worker
 //                              |--changes, first loads--> Background --> Registry
 //                              |--state values--> Background --> GlobalTier
+//                              |--durable calls--> Background --> AsyncCalls
 //
 // handle() runs on a thread of the server that is attached to the worker, so a call may run inside it. Whatever may
-// wait for a disk, a store or the compiler goes to threads of Background: three queues, so that publishing delays
-// neither calls nor the first load of a function, and a store that does not answer delays nothing but state.
+// wait for a disk, a store or the compiler goes to threads of Background: four queues, so that publishing delays
+// neither calls nor the first load of a function, and a store that does not answer delays nothing but what is in it.
 #pragma once
 
 #include <atomic>
@@ -14,10 +15,11 @@
 #include <string>
 #include <variant>
 
+#include "base/background.h"
+#include "calls/async_calls.h"
 #include "functions/registry.h"
 #include "functions/shared_files.h"
 #include "gateway/access.h"
-#include "gateway/background.h"
 #include "gateway/call_log.h"
 #include "gateway/metrics.h"
 #include "gateway/operations.h"
@@ -37,7 +39,10 @@ struct ApiOptions {
   state::GlobalTier* state = nullptr;       // outlives the Api; null: /v1/state is unknown
   uint64_t value_bytes_max = 256ull << 20;  // of a request's body; values may be larger
   unsigned state_threads = 4;
-  size_t state_requests_max = 1'000;  // under way, with those whose values are being taken by slow clients
+  size_t state_requests_max = 1'000;   // under way, with those whose values are being taken by slow clients
+  calls::AsyncCalls* calls = nullptr;  // outlives the Api; null: there are no durable calls
+  unsigned calls_threads = 16;         // those that store calls at once share what it costs
+  size_t calls_requests_max = 10'000;  // that wait for one of them
   unsigned publish_threads = 2;
   size_t publish_queue_max = 64;
   unsigned catalogue_threads = 2;  // changes but publishing, and first loads
@@ -52,10 +57,14 @@ class Api final : public Application {
 
   // The server that this answers for; before its first request.
   void serve(Server& server) { server_ = &server; }
+  // For ChainHooks::ended.
+  void chained_call_ended(worker::CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes);
   // From now on calls and changes are refused, and /readyz says so.
   void drain() { draining_.store(true, std::memory_order_relaxed); }
-  // Publishes, changes and requests about state that wait or run.
-  size_t pending() const { return publishing_.pending() + catalogue_.pending() + state_requests_.load(); }
+  // Publishes, changes and requests about state and durable calls that wait or run.
+  size_t pending() const {
+    return publishing_.pending() + catalogue_.pending() + state_requests_.load() + calls_work_.pending();
+  }
   // Gives up compilations of publishes under way, and returns when no thread of this works on a request any more. Calls
   // are the worker's affair.
   void finish();
@@ -98,6 +107,34 @@ class Api final : public Application {
   std::optional<Response> get_value(StateRequest& request);
   Response change_value(const StateRequest& request);
 
+  // What a request for a call says beside the input.
+  struct CallOptions {
+    bool async = false;
+    std::string key;        // idempotency; "": none
+    uint32_t attempts = 0;  // 0: not said
+    uint64_t timeout_ms = 0;
+  };
+  static Result<CallOptions> call_options_of(const Request& request);
+  struct CallsRequest;
+  struct CallEvents;
+  // A call that is stored before anything else: asynchronous, or with an idempotency key.
+  void durable_call(Request& request, functions::FunctionId id, CallOptions options, Responder responder);
+  void calls(Request& request, Responder responder);
+  // On a thread of `calls_work_`, as those below; false, and the request answered, where they are all busy.
+  bool work_on_calls(const std::shared_ptr<CallsRequest>& request, void (Api::*work)(std::shared_ptr<CallsRequest>));
+  void respond(CallsRequest& request, Response response);
+  void accept_call(std::shared_ptr<CallsRequest> request);
+  void ask_about_call(std::shared_ptr<CallsRequest> request);
+  // Answers when the call has ended, or with what is known when the time is up.
+  void wait_for_end(std::shared_ptr<CallsRequest> request);
+  void begin_events(std::shared_ptr<CallsRequest> request);
+  void go_on_with_events(std::shared_ptr<CallEvents> events);
+  Response call_graph(const Request& request) const;
+  Response list_calls(const CallsRequest& request);
+  Response change_call(const CallsRequest& request, const calls::CallRecord& record);
+  // The answer to who waited for the call.
+  Response outcome_of(const calls::CallRecord& record, bool replayed);
+
   // What a call's output is to its caller: the body as it is, or a CGI response.
   struct Output {
     bool is_cgi = false;
@@ -135,6 +172,7 @@ class Api final : public Application {
   Operations operations_;
   std::atomic<size_t> state_requests_{0};
   Background state_work_;
+  Background calls_work_;
   Background catalogue_;
   Background publishing_;
 };

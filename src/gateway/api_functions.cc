@@ -18,18 +18,6 @@ constexpr size_t kListMax = 1'000;
 constexpr size_t kLogsMax = 1'000;
 constexpr double kProgressStep = 0.01;  // between two events of a stream
 
-std::string time_text(std::chrono::system_clock::time_point time) {
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
-  const std::time_t seconds = static_cast<std::time_t>(ms / 1000);
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[64];
-  const size_t length = std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
-  char fraction[8];
-  std::snprintf(fraction, sizeof(fraction), ".%03dZ", static_cast<int>(ms % 1000));
-  return std::string(text, length) + fraction;
-}
-
 json json_of(const VersionInfo& version) {
   return {{"version", version.number},
           {"digest", version.digest_text()},

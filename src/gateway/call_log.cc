@@ -4,7 +4,30 @@ namespace spore::gateway {
 
 namespace {
 uint64_t bytes_of(const CallLogEntry& entry) { return entry.log.size() + entry.detail.size(); }
+
+std::string detail_of(const worker::CallResult& result) {
+  const bool has_error =
+      result.status == worker::CallStatus::kFailed || result.status == worker::CallStatus::kNotPushed;
+  return has_error ? result.error.message : result.trap.message;
+}
 }  // namespace
+
+CallLogEntry log_entry_of(worker::CallResult& result, const functions::FunctionId& function, uint64_t version,
+                          uint64_t input_bytes) {
+  return {.id = result.id,
+          .function = function,
+          .version = version,
+          .ended_at = std::chrono::system_clock::now(),
+          .outcome = result.status,
+          .exit_code = result.exit_code,
+          .detail = detail_of(result),
+          .queued = result.queued,
+          .duration = result.duration,
+          .input_bytes = input_bytes,
+          .output_bytes = result.output.size() + result.output_streamed,
+          .log = std::move(result.log),
+          .log_truncated = result.log_truncated};
+}
 
 void CallLog::add(CallLogEntry entry) {
   std::deque<CallLogEntry> dropped;  // destroyed outside the lock

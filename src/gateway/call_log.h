@@ -28,6 +28,10 @@ struct CallLogEntry {
   bool log_truncated = false;
 };
 
+// Takes the log out of the result.
+CallLogEntry log_entry_of(worker::CallResult& result, const functions::FunctionId& function, uint64_t version,
+                          uint64_t input_bytes);
+
 class CallLog {
  public:
   explicit CallLog(size_t entries_max = 10'000, uint64_t bytes_max = 16 << 20)

@@ -1,6 +1,7 @@
 #include "gateway/connection.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -25,6 +26,8 @@ constexpr uint64_t kLingerBytesMax = 4ull << 30;     // of a refused body, read 
 constexpr size_t kStreamUnsentBytesMax = 256 << 10;  // of events that a client has not read
 
 constexpr size_t kPipeBytes = 64 << 10;  // of a body on its way
+
+constexpr int64_t kLookForClientAfterNs = 50'000'000;  // from when the sweeper sees a request being handled
 
 std::string chunk_head(size_t bytes) {
   char text[24];
@@ -58,8 +61,12 @@ void Connection::enter(Phase phase, unsigned timeout_ms) {
 
 void Connection::sweep_at(int64_t now) {
   const bool upload_late = now >= upload_deadline_ns_.load(std::memory_order_relaxed);
-  if (now < deadline_ns_.load(std::memory_order_relaxed) && !upload_late) return;
   const Phase phase = phase_.load(std::memory_order_relaxed);
+  if (phase == Phase::kHandling) {
+    int64_t from = 0;  // where this is the first time that it is seen
+    if (!look_from_ns_.compare_exchange_strong(from, now + kLookForClientAfterNs) && now >= from) look_whether_gone();
+  }
+  if (now < deadline_ns_.load(std::memory_order_relaxed) && !upload_late) return;
   if (upload_late && phase != Phase::kClosed) {
     const std::lock_guard lock(close_mutex_);
     if (!closed_) ::shutdown(socket_.native_handle(), SHUT_RDWR);
@@ -72,6 +79,21 @@ void Connection::sweep_at(int64_t now) {
   const bool asking = phase == Phase::kHeader || phase == Phase::kBody;
   if (asking) timed_out_.store(true, std::memory_order_relaxed);
   ::shutdown(socket_.native_handle(), asking ? SHUT_RD : SHUT_RDWR);
+}
+
+// Nothing reads while a request is being handled, and short calls are over before anybody looks. Bytes of a next
+// request are no sign of anything; the end of what the client sends is, as a client that has gone away looks like that.
+void Connection::look_whether_gone() {
+  {
+    const std::lock_guard lock(close_mutex_);
+    if (closed_) return;
+    pollfd client{.fd = socket_.native_handle(), .events = POLLRDHUP, .revents = 0};
+    if (::poll(&client, 1, 0) <= 0) return;
+    char byte;
+    const bool broken = (client.revents & (POLLERR | POLLHUP)) != 0;
+    if (!broken && ::recv(client.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0) return;
+  }
+  tell_gone();
 }
 
 void Connection::close_if_idle() {
@@ -266,6 +288,7 @@ bool Connection::answer_and_close(Response response) {
 
 bool Connection::handle() {
   enter(Phase::kHandling, 0);
+  look_from_ns_.store(begin_ == end_ ? 0 : INT64_MAX, std::memory_order_relaxed);
   handover_.store(Handover::kInHandle, std::memory_order_relaxed);
   server_.application_.handle(request_, Responder(shared_from_this()));
   auto expected = Handover::kInHandle;
@@ -438,6 +461,7 @@ bool Connection::begin_upload() {
     uploading_ = true;
   }
   enter(Phase::kHandling, 0);
+  look_from_ns_.store(INT64_MAX, std::memory_order_relaxed);  // the upload sees it
   handover_.store(Handover::kInHandle, std::memory_order_relaxed);
   server_.application_.handle(request_, Responder(shared_from_this()));
   auto expected = Handover::kInHandle;
@@ -713,6 +737,8 @@ bool EventStream::send(std::string_view event, std::string_view data) {
   text.append("event: ").append(event).append("\ndata: ").append(data).append("\n\n");
   return connection_->stream_send(text);
 }
+
+bool EventStream::ping() { return connection_->stream_send(":\n\n"); }
 
 void EventStream::finish() { connection_->stream_finish(); }
 

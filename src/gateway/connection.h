@@ -38,7 +38,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   ~Connection();
 
   void start();
-  // Ends the current phase if its time is up (`now`: nanoseconds of the steady clock). Any thread.
+  // Ends the current phase if its time is up, and looks whether a client that waits for its answer is still there
+  // (`now`: nanoseconds of the steady clock). Any thread.
   void sweep_at(int64_t now_ns);
   // Closes the connection where it waits for a request. Any thread.
   void close_if_idle();
@@ -94,6 +95,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Sent next_piece_of_body(bool& waits, bool& ended);
   void conclude(Sent sent);
   void tell_gone();
+  void look_whether_gone();
 
   void begin_stream();
   bool stream_send(std::string_view text);
@@ -132,6 +134,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::atomic<Phase> phase_{Phase::kIdle};
   std::atomic<int64_t> deadline_ns_{INT64_MAX};
   std::atomic<bool> timed_out_{false};
+  // kHandling: from when on it looks for the client. 0: it has not seen the request yet; INT64_MAX: never, as a next
+  // request has come already, or an upload looks.
+  std::atomic<int64_t> look_from_ns_{INT64_MAX};
   std::mutex close_mutex_;  // held while the socket is closed or shut down, and while operations on it begin
   bool closed_ = false;
 

@@ -16,7 +16,12 @@ namespace {
 // has sent.
 constexpr uint64_t kReserveBytesMax = 1 << 20;
 
-constexpr std::string_view kConfigField = "Spore-Config";
+// Those that Beast has no name for.
+constexpr std::pair<std::string_view, Field> kOtherFields[] = {
+    {"Spore-Config", Field::kConfig},
+    {"Spore-Attempts", Field::kAttempts},
+    {"Idempotency-Key", Field::kIdempotencyKey},
+};
 
 std::optional<Field> known_field(http::field name, std::string_view text) {
   switch (name) {
@@ -33,9 +38,8 @@ std::optional<Field> known_field(http::field name, std::string_view text) {
     case http::field::if_range: return Field::kIfRange;
     case http::field::content_range: return Field::kContentRange;
     case http::field::unknown:
-      if (boost::beast::iequals({text.data(), text.size()}, {kConfigField.data(), kConfigField.size()})) {
-        return Field::kConfig;
-      }
+      for (const auto& [other, field] : kOtherFields)
+        if (boost::beast::iequals({text.data(), text.size()}, {other.data(), other.size()})) return field;
       return std::nullopt;
     default: return std::nullopt;
   }

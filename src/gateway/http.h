@@ -37,7 +37,9 @@ enum class Field : uint8_t {
   kRange,
   kIfRange,
   kContentRange,
-  kConfig,  // Spore-Config
+  kConfig,    // Spore-Config
+  kAttempts,  // Spore-Attempts
+  kIdempotencyKey,
   kCount,
 };
 

@@ -44,7 +44,7 @@ void Metrics::count_call(const worker::CallResult& result) {
 void Metrics::count_publish(bool published) { increment(published ? published_ : publish_failed_); }
 
 std::string Metrics::render(const ServerStats& server, const worker::WorkerStats& worker,
-                            const functions::RegistryStats& registry) const {
+                            const functions::RegistryStats& registry, const calls::AsyncStats& calls) const {
   std::string out;
   head(out, "spore_http_responses_total", "counter", "HTTP responses, by class of status.");
   for (unsigned hundreds = 2; hundreds <= 5; ++hundreds) {
@@ -93,6 +93,18 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_state_pushed_bytes_total", "counter", "Bytes of changed pages that they had.", state.pushed_bytes);
   single(out, "spore_state_fetched_bytes_total", "counter", "Bytes that came from the global tier.",
          state.fetched_bytes);
+  single(out, "spore_async_calls_queued", "gauge", "Durable calls that wait for their next attempt.", calls.queued);
+  single(out, "spore_async_calls_running", "gauge", "Durable calls with an attempt under way.", calls.running);
+  single(out, "spore_async_calls_dead", "gauge", "Dead letters.", calls.stored.dead);
+  single(out, "spore_async_calls_stored", "gauge", "Durable calls that are stored, ended or not.", calls.stored.calls);
+  single(out, "spore_async_calls_stored_bytes", "gauge", "Bytes of them.", calls.stored.bytes);
+  single(out, "spore_async_watchers", "gauge", "Requests that wait for a durable call.", calls.watchers);
+  single(out, "spore_async_calls_accepted_total", "counter", "Durable calls that were stored.", calls.accepted);
+  single(out, "spore_async_attempts_total", "counter", "Attempts to run them that ended.", calls.attempts);
+  head(out, "spore_async_calls_completed_total", "counter", "Durable calls that ended, by status.");
+  sample(out, "spore_async_calls_completed_total", "{status=\"succeeded\"}", calls.succeeded);
+  sample(out, "spore_async_calls_completed_total", "{status=\"failed\"}", calls.failed);
+  sample(out, "spore_async_calls_completed_total", "{status=\"cancelled\"}", calls.cancelled);
   single(out, "spore_draining", "gauge", "1 while the host shuts down.", worker.draining ? 1 : 0);
   single(out, "spore_connections_open", "gauge", "Open HTTP connections.", server.open);
   single(out, "spore_connections_accepted_total", "counter", "HTTP connections accepted.", server.accepted);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "calls/async_calls.h"
 #include "functions/registry.h"
 #include "gateway/server.h"
 #include "worker/worker.h"
@@ -20,7 +21,7 @@ class Metrics {
   void count_publish(bool published);
 
   std::string render(const ServerStats& server, const worker::WorkerStats& worker,
-                     const functions::RegistryStats& registry) const;
+                     const functions::RegistryStats& registry, const calls::AsyncStats& calls) const;
 
  private:
   static constexpr std::array<uint64_t, 12> kBucketsUs = {50,     100,     250,     1'000,     5'000,      10'000,

@@ -16,6 +16,7 @@ std::string_view openapi() {
       "tenant": {"name": "tenant", "in": "path", "required": true, "schema": {"$ref": "#/components/schemas/Name"}},
       "name": {"name": "name", "in": "path", "required": true, "schema": {"$ref": "#/components/schemas/Name"},
                "description": "NAME, or NAME@VERSION to read or call one version"},
+      "callId": {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
       "ifMatch": {"name": "If-Match", "in": "header", "schema": {"type": "string"},
                   "description": "The entity tag of the current version, or *"}
     },
@@ -30,6 +31,7 @@ std::string_view openapi() {
           "output_max_bytes": {"type": "integer", "maximum": 1073741824, "default": 67108864},
           "local_bytes_max": {"type": "integer", "maximum": 4294967296, "default": 67108864, "description": "Of files that a call writes; 0: none"},
           "local_files_max": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 4096},
+          "concurrency_max": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 0},
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "push": {"type": "string", "enum": ["explicit", "on_success"], "default": "explicit", "description": "Whether what a call that ends with exit code 0 has written to state is pushed before its answer"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -75,6 +77,20 @@ std::string_view openapi() {
         "properties": {
           "key": {"type": "string"}, "size_bytes": {"type": "integer"},
           "version": {"type": "string", "description": "The entity tag without its quotes"}
+        }
+      },
+      "Call": {
+        "type": "object",
+        "properties": {
+          "id": {"type": "string"}, "function": {"type": "string"}, "version": {"type": "integer"},
+          "status": {"enum": ["queued", "running", "retrying", "succeeded", "failed", "cancelled"]},
+          "dead": {"type": "boolean", "description": "Of a failed call: it is a dead letter"},
+          "attempt": {"type": "integer"}, "attempts_max": {"type": "integer"}, "exit_code": {"type": "integer"},
+          "created_at": {"type": "string", "format": "date-time"}, "started_at": {"type": "string", "format": "date-time"},
+          "retry_at": {"type": "string", "format": "date-time"}, "ended_at": {"type": "string", "format": "date-time"},
+          "expires_at": {"type": "string", "format": "date-time"}, "duration_us": {"type": "integer"},
+          "input_bytes": {"type": "integer"}, "output_bytes": {"type": "integer"},
+          "problem": {"$ref": "#/components/schemas/Problem"}
         }
       },
       "Operation": {
@@ -175,18 +191,73 @@ std::string_view openapi() {
       "parameters": [{"$ref": "#/components/parameters/tenant"}, {"$ref": "#/components/parameters/name"}],
       "post": {
         "summary": "Call a function: the body is its input, the response its output",
-        "parameters": [{"name": "timeout_ms", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "Shortens the configured one"}],
+        "parameters": [{"name": "timeout_ms", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "Shortens the configured one"},
+                       {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "respond-async: store the call and answer 202"},
+                       {"name": "async", "in": "query", "schema": {"type": "string"}, "description": "1: the same"},
+                       {"name": "attempts", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100},
+                        "description": "Of a call that is asynchronous or has a key; also as Spore-Attempts"},
+                       {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": 255}}],
         "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
         "responses": {
           "200": {"description": "Exit code 0: the output",
                   "headers": {"Spore-Call-Id": {"schema": {"type": "string"}}, "Spore-Start": {"schema": {"enum": ["warm", "restored", "cold"]}},
                               "Spore-Duration-Us": {"schema": {"type": "integer"}}}},
-          "404": {"$ref": "#/components/responses/Problem"}, "413": {"$ref": "#/components/responses/Problem"},
+          "202": {"description": "The call is stored", "headers": {"Location": {"schema": {"type": "string"}}},
+                  "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},
+          "404": {"$ref": "#/components/responses/Problem"}, "409": {"$ref": "#/components/responses/Problem"},
+          "413": {"$ref": "#/components/responses/Problem"}, "422": {"$ref": "#/components/responses/Problem"},
           "429": {"$ref": "#/components/responses/Problem"}, "500": {"$ref": "#/components/responses/Problem"},
           "502": {"$ref": "#/components/responses/Problem"}, "503": {"$ref": "#/components/responses/Problem"},
           "504": {"$ref": "#/components/responses/Problem"}
         }
       }
+    },
+    "/v1/calls": {
+      "get": {"summary": "List durable calls, of a tenant newest first",
+              "parameters": [
+                {"name": "tenant", "in": "query", "schema": {"type": "string"}},
+                {"name": "status", "in": "query", "schema": {"enum": ["queued", "running", "retrying", "succeeded", "failed", "dead", "cancelled"]}},
+                {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+                {"name": "cursor", "in": "query", "schema": {"type": "string"}}],
+              "responses": {"200": {"description": "`cursor` where there are more", "content": {"application/json": {"schema": {
+                              "type": "object", "properties": {
+                                "calls": {"type": "array", "items": {"$ref": "#/components/schemas/Call"}},
+                                "cursor": {"type": "string"}}}}}},
+                            "400": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/calls/{id}": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "get": {"summary": "A durable call; with Accept: text/event-stream an event `status` for each change until its end",
+              "parameters": [{"name": "wait", "in": "query", "schema": {"type": "string"},
+                              "description": "1ms to 60s: answer when it has ended, or when that is over"}],
+              "responses": {"200": {"description": "The call", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},
+                            "404": {"$ref": "#/components/responses/Problem"}}},
+      "delete": {"summary": "Cancel it; discard a dead letter",
+                 "responses": {"200": {"description": "It is cancelled", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},
+                               "204": {"description": "The dead letter is gone"},
+                               "404": {"$ref": "#/components/responses/Problem"}, "409": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/calls/{id}/output": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "get": {"summary": "Its output",
+              "responses": {"200": {"description": "The bytes"}, "404": {"$ref": "#/components/responses/Problem"},
+                            "409": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/calls/{id}/log": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "get": {"summary": "What the last attempt that ended wrote to its log",
+              "responses": {"200": {"description": "Text"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/calls/{id}/graph": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "get": {"summary": "The calls that this call has led to: who called whom, and when, in us since it came",
+              "responses": {"200": {"description": "Calls, parents before their children"}, "404": {"$ref": "#/components/responses/Problem"}}}
+    },
+    "/v1/calls/{id}/replay": {
+      "parameters": [{"$ref": "#/components/parameters/callId"}],
+      "post": {"summary": "Run a dead letter again",
+               "responses": {"202": {"description": "It is queued", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},
+                             "404": {"$ref": "#/components/responses/Problem"}, "409": {"$ref": "#/components/responses/Problem"}}}
     },
     "/v1/files/{tenant}": {
       "parameters": [{"$ref": "#/components/parameters/tenant"}],

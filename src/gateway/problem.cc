@@ -24,6 +24,7 @@ constexpr Kind kKinds[] = {
     {404, "not_found", "There is no such thing"},
     {405, "method_not_allowed", "This method has no meaning here"},
     {408, "request_timeout", "The request took too long to arrive"},
+    {409, "conflict", "It is not in a state for this"},
     {412, "precondition_failed", "It is not in the state that the request expects"},
     {413, "too_large", "The body is too large"},
     {414, "target_too_long", "The request target is too long"},
@@ -129,12 +130,16 @@ unsigned status_of(const worker::CallResult& result) {
   return kind_of(result).status;
 }
 
-Response problem_of(const worker::CallResult& result, const functions::LoadedFunction& function) {
+Response problem_of(const worker::CallResult& result, const Called& called) {
+  return to_response(status_of(result), problem_json(result, called));
+}
+
+json problem_json(const worker::CallResult& result, const Called& called) {
   const Kind kind = kind_of(result);
   const unsigned status = status_of(result);
   json out = document(status, kind.name, kind.title, {}, "urn:spore:call:" + result.id.text());
-  out["function"] = function.id.text();
-  out["version"] = function.version.number;
+  out["function"] = called.function.text();
+  out["version"] = called.version;
   switch (result.status) {
     case CallStatus::kExited:
       out["code"] = "exit";
@@ -153,7 +158,7 @@ Response problem_of(const worker::CallResult& result, const functions::LoadedFun
       break;
     case CallStatus::kOutputTooLarge:
       out["code"] = "output_too_large";
-      out["detail"] = "more than " + std::to_string(function.version.config.output_max_bytes) + " bytes";
+      out["detail"] = "more than " + std::to_string(called.output_bytes_max) + " bytes";
       break;
     case CallStatus::kFailed:
     case CallStatus::kNotPushed:
@@ -170,7 +175,7 @@ Response problem_of(const worker::CallResult& result, const functions::LoadedFun
     }
     out["stack"] = std::move(stack);
   }
-  return to_response(status, out);
+  return out;
 }
 
 }  // namespace spore::gateway

@@ -22,9 +22,16 @@ unsigned status_of(ErrorCode code);
 // The same document, without the status line; for event streams and operations.
 nlohmann::json problem_json(const Error& error, std::string_view instance = {});
 
+// What was called.
+struct Called {
+  functions::FunctionId function;
+  uint64_t version = 0;
+  uint64_t output_bytes_max = 0;
+};
 // A call that did not end with exit code 0: the status table of the gateway. With function, version and, where the
 // guest was computing, its stack.
-Response problem_of(const worker::CallResult& result, const functions::LoadedFunction& function);
+Response problem_of(const worker::CallResult& result, const Called& called);
+nlohmann::json problem_json(const worker::CallResult& result, const Called& called);
 unsigned status_of(const worker::CallResult& result);
 
 }  // namespace spore::gateway

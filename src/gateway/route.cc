@@ -44,6 +44,15 @@ Endpoint function_endpoint(std::string_view rest) {
   return Endpoint::kUnknown;
 }
 
+Endpoint call_endpoint(std::string_view rest) {
+  if (rest.empty()) return Endpoint::kOneCall;
+  if (rest == "/output") return Endpoint::kOutput;
+  if (rest == "/log") return Endpoint::kCallLog;
+  if (rest == "/replay") return Endpoint::kReplay;
+  if (rest == "/graph") return Endpoint::kGraph;
+  return Endpoint::kUnknown;
+}
+
 }  // namespace
 
 Route parse_route(std::string_view path) {
@@ -63,6 +72,13 @@ Route parse_route(std::string_view path) {
   if (path.starts_with(kOperations)) {
     route.id = path.substr(kOperations.size());
     if (!route.id.empty() && route.id.find('/') == std::string::npos) route.endpoint = Endpoint::kOperation;
+    return route;
+  }
+  if (path == "/v1/calls" || path == "/v1/calls/") return alone(Endpoint::kCalls);
+  if (constexpr std::string_view kCalls = "/v1/calls/"; path.starts_with(kCalls)) {
+    std::string_view rest = path.substr(kCalls.size() - 1);
+    route.id = take_segment(rest);
+    route.endpoint = call_endpoint(rest);
     return route;
   }
   if (constexpr std::string_view kFiles = "/v1/files/"; path.starts_with(kFiles)) {

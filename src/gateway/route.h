@@ -23,6 +23,12 @@ enum class Endpoint : uint8_t {
   kLogs,       // .../logs
   kCall,       // .../call
   kOperation,  // /v1/operations/ID
+  kCalls,      // /v1/calls
+  kOneCall,    // /v1/calls/ID
+  kOutput,     // .../output
+  kCallLog,    // .../log
+  kGraph,      // .../graph
+  kReplay,     // .../replay
   kSnapshots,  // /v1/snapshots[/TENANT[/NAME[@VERSION or /VERSION]]]
   kFiles,      // /v1/files/TENANT[/PATH]
   kValues,     // /v1/state/TENANT
@@ -35,7 +41,7 @@ struct Route {
   std::string tenant;  // percent-decoded, not checked further
   std::string name;
   std::optional<uint64_t> version;
-  std::string id;  // of an operation
+  std::string id;  // of an operation or a call
   // kWeb: the path behind the name, as sent: "" or from a slash on. kFiles: the file's path, percent-decoded. kValue:
   // the key, as sent: all that is behind the tenant's slash.
   std::string rest;

@@ -96,6 +96,19 @@ TEST(Route, FindsStateValuesAndKeepsTheirKeysAsSent) {
   }
 }
 
+TEST(Route, FindsCalls) {
+  EXPECT_EQ(parse_route("/v1/calls").endpoint, Endpoint::kCalls);
+  EXPECT_EQ(parse_route("/v1/calls/").endpoint, Endpoint::kCalls);
+  EXPECT_EQ(parse_route("/v1/calls/ab12").endpoint, Endpoint::kOneCall);
+  EXPECT_EQ(parse_route("/v1/calls/ab12").id, "ab12");
+  EXPECT_EQ(parse_route("/v1/calls/ab12/output").endpoint, Endpoint::kOutput);
+  EXPECT_EQ(parse_route("/v1/calls/ab12/log").endpoint, Endpoint::kCallLog);
+  EXPECT_EQ(parse_route("/v1/calls/ab12/graph").endpoint, Endpoint::kGraph);
+  EXPECT_EQ(parse_route("/v1/calls/ab12/replay").endpoint, Endpoint::kReplay);
+  for (const char* path : {"/v1/calls/ab12/", "/v1/calls/ab12/more", "/v1/calls/ab12/log/", "/v1/callsx"})
+    EXPECT_EQ(parse_route(path).endpoint, Endpoint::kUnknown) << path;
+}
+
 TEST(Route, FindsOperations) {
   const Route route = parse_route("/v1/operations/0123abcd");
   EXPECT_EQ(route.endpoint, Endpoint::kOperation);

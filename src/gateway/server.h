@@ -58,6 +58,8 @@ class Connection;
 class EventStream {
  public:
   explicit EventStream(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  // Says nothing to the client, but finds out whether it is there.
+  bool ping();
   // False once the client is gone or reads too slowly (then the stream has ended).
   bool send(std::string_view event, std::string_view data);
   void finish();
@@ -85,8 +87,9 @@ class Responder {
   int begin_body(Response& response, std::optional<uint64_t> content_length);
   // Nothing is written any more. `complete` false: the client is told by a broken connection.
   void end_body(bool complete);
-  // Has `gone` called, once, where the client goes away while one of the two bodies is being streamed. Before either
-  // is.
+  // Has `gone` called, once, where the client goes away while a body is being streamed, or before it has its answer.
+  // The latter is found out within a second, not in the first 50 ms, and not of a client that has sent a next request
+  // already. Set it before either body is streamed.
   void when_gone(std::function<void()> gone);
 
  private:

@@ -12,7 +12,7 @@ WebStreams::WebStreams(UniqueFd body, MemoryBudget& memory, Verb method, Respond
       responder_(std::move(responder)),
       complete_head_(std::move(complete_head)),
       gone_(std::move(gone)) {
-  if (body_.valid()) responder_.when_gone(gone_);
+  responder_.when_gone(gone_);
 }
 
 int WebStreams::begin_output(Bytes& so_far) {

@@ -32,9 +32,9 @@ Result<UniqueFd> mount_tmpfs(const LocalLayer& limits, unsigned attributes) {
   return root;
 }
 
-Result<CallFiles> make_call_files(bool with_state) {
+Result<CallFiles> make_call_files(CallFilesShown shown) {
   CallFiles out;
-  ASSIGN_OR_RETURN(out.directory, mount_tmpfs({.bytes_max = 4096, .files_max = 3}, kAttributes));
+  ASSIGN_OR_RETURN(out.directory, mount_tmpfs({.bytes_max = 4096, .files_max = 4}, kAttributes));
   const auto name = [&](const char* name, mode_t mode, ino_t& inode) -> Result<void> {
     const UniqueFd file(::openat(out.directory.get(), name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     struct stat info;
@@ -44,13 +44,16 @@ Result<CallFiles> make_call_files(bool with_state) {
   };
   TRY(name("input", 0400, out.input));
   TRY(name("output", 0200, out.output));
-  if (with_state) {
+  const auto directory = [&](const char* name, ino_t& inode) -> Result<void> {
     struct stat info;
-    if (::mkdirat(out.directory.get(), "state", 0500) != 0 ||
-        ::fstatat(out.directory.get(), "state", &info, AT_SYMLINK_NOFOLLOW) != 0)
-      return fail_errno("make the directory of state");
-    out.state = info.st_ino;
-  }
+    if (::mkdirat(out.directory.get(), name, 0500) != 0 ||
+        ::fstatat(out.directory.get(), name, &info, AT_SYMLINK_NOFOLLOW) != 0)
+      return fail_errno(std::string("make the directory ") + name);
+    inode = info.st_ino;
+    return {};
+  };
+  if (shown.state) TRY(directory("state", out.state));
+  if (shown.call) TRY(directory("call", out.call));
   return out;
 }
 
@@ -58,13 +61,19 @@ Result<CallFiles> make_call_files(bool with_state) {
 
 Result<UniqueFd> make_local_layer(const LocalLayer& limits) { return mount_tmpfs(limits, kAttributes); }
 
-const Result<CallFiles>& call_files(bool with_state) {
-  if (with_state) {
-    static const Result<CallFiles> made = make_call_files(true);
-    return made;
-  }
-  static const Result<CallFiles> made = make_call_files(false);
-  return made;
+namespace {
+
+template <bool kState, bool kCall>
+const Result<CallFiles>& made_call_files() {
+  static const Result<CallFiles> kMade = make_call_files({.state = kState, .call = kCall});
+  return kMade;
+}
+
+}  // namespace
+
+const Result<CallFiles>& call_files(CallFilesShown shown) {
+  if (shown.state) return shown.call ? made_call_files<true, true>() : made_call_files<true, false>();
+  return shown.call ? made_call_files<false, true>() : made_call_files<false, false>();
 }
 
 }  // namespace spore::host

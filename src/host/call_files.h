@@ -3,9 +3,11 @@
 //   local layer   an empty file system that the call alone sees and writes, and that goes with its last descriptor: a
 //                 tmpfs that is mounted nowhere (fsmount(2)), so no program of the host finds it by name. The kernel
 //                 counts its bytes and files and answers ENOSPC.
-//   call files    a directory with the names "input" and "output", one for the whole process, read-only. It only names:
-//                 who opens one of the two gets the call's input or output (wasi_path.cc). For calls that have state it
-//                 is another one, with the directory "state", which stands for what state_files.h shows.
+//   call files    a directory with the names "input" and "output", one for all calls that see the same, read-only. It
+//   only names:
+//                 who opens one of the two gets the call's input or output (wasi_path.cc). Calls that have
+//                 state see the directory "state" in it as well (state_files.h), those that can call other functions
+//                 the directory "call" (call_streams.h).
 //
 // Both need CAP_SYS_ADMIN.
 #pragma once
@@ -34,9 +36,15 @@ struct CallFiles {
   ino_t input = 0;
   ino_t output = 0;
   ino_t state = 0;  // 0: not there
+  ino_t call = 0;   // the same
+};
+
+struct CallFilesShown {
+  bool state = false;
+  bool call = false;
 };
 
 // Made when first asked for. The same error each time where this process cannot make it.
-const Result<CallFiles>& call_files(bool with_state = false);
+const Result<CallFiles>& call_files(CallFilesShown shown = {});
 
 }  // namespace spore::host

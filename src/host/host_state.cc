@@ -63,6 +63,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.call_streams = setup.call_streams;
   state.limits = setup.limits;
   state.local_layer = setup.local_layer;
+  state.children = std::move(setup.children);
   state.state_services = setup.state_services;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);
@@ -106,7 +107,7 @@ int HostState::open(Descriptor& descriptor) {
   errno = 0;
   if (descriptor.source == Preopen::Source::kLocalLayer) {
     if (auto made = make_local_layer(local_layer)) descriptor.fd = std::move(*made);
-  } else if (const auto& files = call_files(state_services != nullptr)) {
+  } else if (const auto& files = call_files()) {
     descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   } else {
     return EPERM;

@@ -32,6 +32,8 @@
 
 namespace spore::host {
 
+class ChildCalls;      // host/child_calls.h
+class CallStream;      // host/call_streams.cc
 struct StateServices;  // host/state_access.h
 struct StateListing;   // host/state_files.cc
 
@@ -40,8 +42,8 @@ enum class Access : uint8_t { kReadOnly, kReadWrite };
 // A directory that the guest may see. A read-only one behaves like a read-only file system (EROFS).
 struct Preopen {
   // What it shows: a directory of the host; the call's own layer; the call's input and output as files, and below that
-  // state as files, which is preopened nowhere.
-  enum class Source : uint8_t { kHost, kLocalLayer, kCallFiles, kState };
+  // state and calls of other functions as files, which are preopened nowhere.
+  enum class Source : uint8_t { kHost, kLocalLayer, kCallFiles, kState, kCall };
 
   std::string host_path;              // kHost
   std::string guest_path;             // as the guest names it: "/", "/data", "."
@@ -86,6 +88,7 @@ struct CallSetup {
   Streams streams;
   CallStreams* call_streams = nullptr;  // outlives the call
   HostLimits limits;
+  std::shared_ptr<ChildCalls> children;           // null: it cannot call other functions
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
@@ -98,7 +101,7 @@ constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
 
 // One entry of the guest's descriptor table. `flags` and `rights` are WASI's (host/wasi_abi.h).
 struct Descriptor {
-  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile, kState };
+  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile, kState, kCall };
   Kind kind = Kind::kFile;
   bool is_preopen = false;
   Access access = Access::kReadWrite;  // of the preopened directory it came from; kState: what it was opened for
@@ -113,7 +116,8 @@ struct Descriptor {
   UniqueFd fd;
   std::shared_ptr<state::Replica> replica;          // kState
   std::shared_ptr<StateListing> listing;            // the directory of state, being read
-  Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from, or kState
+  std::shared_ptr<CallStream> call_stream;          // kCall
+  Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from, or kState, kCall
   // A preopened directory: its guest path. Others: the path below the preopened directory of number `preopen`.
   std::string path;
   uint32_t preopen = 0;
@@ -166,6 +170,7 @@ struct HostState {
 
   PendingCall pending;
 
+  std::shared_ptr<ChildCalls> children;
   const StateServices* state_services = nullptr;
   std::string tenant;
   std::string call_key;
@@ -186,6 +191,10 @@ struct HostState {
   Descriptor* descriptor(uint32_t number);
   // Sees to it that its `fd` is there. The kernel's error, else 0.
   int open(Descriptor& descriptor);
+  // The directory that Spore itself shows to this call.
+  const Result<CallFiles>& call_files() const {
+    return host::call_files({.state = state_services != nullptr, .call = children != nullptr});
+  }
   // Closes everything that the guest had open, its local layer with it.
   void close_all();
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.

@@ -6,6 +6,8 @@
 
 #include "host/assemblyscript.h"
 #include "host/binding.h"
+#include "host/chain_calls.h"
+#include "host/faasm.h"
 #include "host/host_state.h"
 #include "host/spore_calls.h"
 #include "host/state_calls.h"
@@ -66,6 +68,34 @@ std::vector<ImportDeclaration> make_table() {
                            "returns how many, 0 past the end."),
       declare<&output_write>(kSpore, "output_write", InInitialiser::kNotCaptured,
                              "(pointer, size): appends size bytes to the call's output; returns size."),
+
+      // Calls of other functions: each returns what it says, or minus an error number of WASI (host/chain_calls.h).
+      declare<&calls::call>(kSpore, "call", InInitialiser::kNotCaptured,
+                            "(name, length, input, length): begins a call of a function of the same tenant, by name or "
+                            "name@version; a handle."),
+      declare<&call_self>(kSpore, "call_self", InInitialiser::kNotCaptured,
+                          "(index, input, length): the same of this module, entered at that function of its table, "
+                          "() -> () or () -> (i32)."),
+      declare<&call_detached>(kSpore, "call_detached", InInitialiser::kNotCaptured,
+                              "(name, length, input, length, pointer): a durable call that outlives this one; its id "
+                              "as 32 characters."),
+      declare<&call_await>(
+          kSpore, "call_await", InInitialiser::kNotCaptured,
+          "(handle, ms): waits for its end; 0, or its exit code. 2^32-1 ms: as long as this call may."),
+      declare<&call_await_any>(kSpore, "call_await_any", InInitialiser::kNotCaptured,
+                               "(pointer, count, ms): waits until one of these handles has ended; its position."),
+      declare<&call_output_size>(kSpore, "call_output_size", InInitialiser::kNotCaptured,
+                                 "(handle): the size of its output in bytes."),
+      declare<&call_output_read>(
+          kSpore, "call_output_read", InInitialiser::kNotCaptured,
+          "(handle, offset, pointer, size): copies at most size bytes of its output from offset; "
+          "how many, 0 at the end."),
+      declare<&call_message>(kSpore, "call_message", InInitialiser::kNotCaptured,
+                             "(handle, pointer, size): copies what went wrong, as text; how many bytes, 0: nothing."),
+      declare<&call_cancel>(kSpore, "call_cancel", InInitialiser::kNotCaptured,
+                            "(handle): cancels it, with all that it has called."),
+      declare<&call_close>(kSpore, "call_close", InInitialiser::kNotCaptured,
+                           "(handle): gives back its output and the handle; cancels it where it has not ended."),
 
       // State: each returns what it says, or minus an error number of WASI (host/state_calls.h).
       declare<&state_map>(kSpore, "state_map", InInitialiser::kNotCaptured,
@@ -189,6 +219,61 @@ std::vector<ImportDeclaration> make_table() {
       declare<&as::console_error>(kEnv, "console.error", "AssemblyScript: the same."),
       declare<&as::seed>(kEnv, "seed", InInitialiser::kRandom, "AssemblyScript: the seed of Math.random."),
       declare<&as::date_now, &as::still_date_now>(kEnv, "Date.now", "AssemblyScript: milliseconds since 1970."),
+
+      // Faasm's names (host/faasm.h).
+      declare<&faasm::read_input>(kEnv, "__faasm_read_input", InInitialiser::kNotCaptured,
+                                  "Faasm: (pointer, size): copies the input; how many bytes. size 0: its size."),
+      declare<&faasm::write_output>(kEnv, "__faasm_write_output", InInitialiser::kNotCaptured,
+                                    "Faasm: (pointer, size): the output, in place of all before."),
+      declare<&faasm::chain_name>(kEnv, "__faasm_chain_name", InInitialiser::kNotCaptured,
+                                  "Faasm: (name, input, size): spore.call; its id."),
+      declare<&faasm::chain_ptr>(kEnv, "__faasm_chain_ptr", InInitialiser::kNotCaptured,
+                                 "Faasm: (index, input, size): spore.call_self; its id."),
+      declare<&faasm::await_call>(kEnv, "__faasm_await_call", InInitialiser::kNotCaptured,
+                                  "Faasm: (id): waits for its end; its exit code, 1 where it failed otherwise."),
+      declare<&faasm::await_call_output>(
+          kEnv, "__faasm_await_call_output", InInitialiser::kNotCaptured,
+          "Faasm: (id, output, size): the same; writes address and size of the output, in memory of malloc()."),
+      declare<&faasm::read_state>(kEnv, "__faasm_read_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key, pointer, size): copies the value; its size. size 0: only that."),
+      declare<&faasm::read_state_ptr>(kEnv, "__faasm_read_state_ptr", InInitialiser::kNotCaptured,
+                                      "Faasm: (key, total): the value in memory; its address."),
+      declare<&faasm::read_state_offset>(kEnv, "__faasm_read_state_offset", InInitialiser::kNotCaptured,
+                                         "Faasm: (key, total, offset, pointer, size): copies a part of it."),
+      declare<&faasm::read_state_offset_ptr>(kEnv, "__faasm_read_state_offset_ptr", InInitialiser::kNotCaptured,
+                                             "Faasm: (key, total, offset, size): the address of a part of it."),
+      declare<&faasm::write_state>(kEnv, "__faasm_write_state", InInitialiser::kNotCaptured,
+                                   "Faasm: (key, pointer, size): makes the value these bytes."),
+      declare<&faasm::write_state_offset>(kEnv, "__faasm_write_state_offset", InInitialiser::kNotCaptured,
+                                          "Faasm: (key, total, offset, pointer, size): writes a part of it."),
+      declare<&faasm::push_state>(kEnv, "__faasm_push_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key): publishes what changed."),
+      declare<&faasm::push_state_partial>(kEnv, "__faasm_push_state_partial", InInitialiser::kNotCaptured,
+                                          "Faasm: (key): the same."),
+      declare<&faasm::pull_state>(kEnv, "__faasm_pull_state", InInitialiser::kNotCaptured,
+                                  "Faasm: (key, total): takes over the newest version."),
+      declare<&faasm::append_state>(kEnv, "__faasm_append_state", InInitialiser::kNotCaptured,
+                                    "Faasm: (key, pointer, size): appends an element to the list beside the value."),
+      declare<&faasm::read_appended_state>(kEnv, "__faasm_read_appended_state", InInitialiser::kNotCaptured,
+                                           "Faasm: (key, pointer, size, count): copies the first elements of it."),
+      declare<&faasm::clear_appended_state>(kEnv, "__faasm_clear_appended_state", InInitialiser::kNotCaptured,
+                                            "Faasm: (key): removes them."),
+      declare<&faasm::flag_state_dirty>(kEnv, "__faasm_flag_state_dirty", InInitialiser::kNotCaptured,
+                                        "Faasm: (key, total): nothing; what is written is known."),
+      declare<&faasm::flag_state_offset_dirty>(kEnv, "__faasm_flag_state_offset_dirty", InInitialiser::kNotCaptured,
+                                               "Faasm: (key, total, offset, size): the same."),
+      declare<&faasm::lock_state_read>(kEnv, "__faasm_lock_state_read", InInitialiser::kNotCaptured,
+                                       "Faasm: (key): waits for the lock, with others that read, on this host."),
+      declare<&faasm::unlock_state_read>(kEnv, "__faasm_unlock_state_read", InInitialiser::kNotCaptured,
+                                         "Faasm: (key): gives it back."),
+      declare<&faasm::lock_state_write>(kEnv, "__faasm_lock_state_write", InInitialiser::kNotCaptured,
+                                        "Faasm: (key): waits for the lock, alone, on this host."),
+      declare<&faasm::unlock_state_write>(kEnv, "__faasm_unlock_state_write", InInitialiser::kNotCaptured,
+                                          "Faasm: (key): gives it back."),
+      declare<&faasm::lock_state_global>(kEnv, "__faasm_lock_state_global", InInitialiser::kNotCaptured,
+                                         "Faasm: (key): waits for the lock, alone, among all hosts."),
+      declare<&faasm::unlock_state_global>(kEnv, "__faasm_unlock_state_global", InInitialiser::kNotCaptured,
+                                           "Faasm: (key): gives it back."),
   };
 }
 

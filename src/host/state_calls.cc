@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/child_calls.h"
 #include "host/state_call.h"
 
 namespace spore::host::calls {
@@ -204,6 +205,7 @@ Reply<int64_t> state_resize(HostCall& call, Key key, uint32_t key_len, uint64_t 
 
 Reply<int64_t> state_delete(HostCall& call, Key key, uint32_t key_len) {
   StateCall on(call, "state_delete", key, key_len);
+  if (!on.ok()) return on.reply();
   return on.run([&tier = on.tier(), id = on.id(), deadline = on.deadline()]() -> Result<int64_t> {
     TRY(tier.remove(id, deadline));
     return 0;
@@ -261,6 +263,7 @@ Reply<int64_t> state_push_if(HostCall& call, Key key, uint32_t key_len, GuestPtr
 
 Reply<int64_t> state_pull(HostCall& call, Key key, uint32_t key_len, uint64_t offset, uint64_t size) {
   StateCall on(call, "state_pull", key, key_len);
+  if (!on.ok()) return on.reply();
   return on.run([&tier = on.tier(), id = on.id(), offset, size, deadline = on.deadline()]() -> Result<int64_t> {
     ASSIGN_OR_RETURN(const auto replica, tier.open(id, std::nullopt, deadline));
     TRY(pull_or_discard(tier, *replica, deadline));
@@ -306,10 +309,12 @@ Reply<int64_t> state_lock(HostCall& call, Key key, uint32_t key_len, uint32_t fl
     const auto now = state::Clock::now();
     const auto until = state.deadline.value_or(now + std::chrono::hours(1));
     state.locks_taken = true;
-    state.pending.operation =
-        on.services()->locks->lock(on.id(), flags & kLockWrite ? state::LockMode::kWrite : state::LockMode::kRead,
-                                   scope_of(flags), {.owner = state.call_key, .ancestors = {}, .until = until},
-                                   std::min(until, now + std::chrono::milliseconds(timeout_ms)));
+    state.pending.operation = on.services()->locks->lock(
+        on.id(), flags & kLockWrite ? state::LockMode::kWrite : state::LockMode::kRead, scope_of(flags),
+        {.owner = state.call_key,
+         .ancestors = state.children ? state.children->ancestors() : std::vector<std::string>{},
+         .until = until},
+        std::min(until, now + std::chrono::milliseconds(timeout_ms)));
   }
   if (on.still_waits()) return on.wait();
   const auto granted = *on.take_result();

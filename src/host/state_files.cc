@@ -32,23 +32,8 @@ using state::LocalTier;
 using state::Replica;
 using StateFile = StateDispatch<Errno>;
 
-constexpr std::string_view kDirectoryName = "state";
 constexpr uint64_t kDevice = 0x53706f7265;  // "Spore"
 constexpr int kOpenAttemptsMax = 8;         // while others make and remove the value
-
-// The first component of the text, taken off it with the slash behind it.
-std::string_view take_component(std::string_view& text) {
-  const size_t slash = text.find('/');
-  const std::string_view component = text.substr(0, slash);
-  text.remove_prefix(slash == std::string_view::npos ? text.size() : slash + 1);
-  return component;
-}
-
-bool is_only_dots(std::string_view text) {  // the directory itself
-  while (!text.empty())
-    if (const auto component = take_component(text); !component.empty() && component != ".") return false;
-  return true;
-}
 
 uint64_t inode_of(std::string_view key) {
   const Digest digest = sha256(as_bytes(key));
@@ -72,8 +57,8 @@ Status transferred(HostCall& call, GuestPtr<uint32_t> count, uint64_t bytes) {
 }
 
 // Blocks. `pull`: takes over the newest version too.
-Result<std::shared_ptr<Replica>> open_or_create(LocalTier& tier, const state::ValueId& id, const StateOpening& opening,
-                                                bool pull, Deadline deadline) {
+Result<std::shared_ptr<Replica>> open_or_create(LocalTier& tier, const state::ValueId& id,
+                                                const VirtualOpening& opening, bool pull, Deadline deadline) {
   for (int attempt = 1;; ++attempt) {
     Result<std::shared_ptr<Replica>> opened = fail(ErrorCode::kNotFound, "not looked for");
     if (!opening.exclusive || !opening.create) opened = tier.open(id, std::nullopt, deadline);
@@ -126,16 +111,10 @@ Status fails_as_removed(const StateFile& on) {
 
 std::expected<std::optional<StatePath>, Errno> state_path(const HostState& state, const Descriptor& directory,
                                                           const std::string& path) {
-  std::string_view rest = path;
-  if (!state.state_services || rest.starts_with('/')) return std::nullopt;  // the kernel knows what to say
-  if (directory.source == Preopen::Source::kCallFiles) {
-    std::string_view component;
-    while (!rest.empty() && (component.empty() || component == ".")) component = take_component(rest);
-    if (component != kDirectoryName) return std::nullopt;
-  } else if (directory.source != Preopen::Source::kState) {
-    return std::nullopt;
-  }
-  if (is_only_dots(rest)) return std::nullopt;
+  if (!state.state_services) return std::nullopt;
+  const auto below = path_below(directory, path, "state", Preopen::Source::kState);
+  if (!below) return std::nullopt;
+  std::string_view rest = *below;
   StatePath out;
   if (rest.ends_with('/')) {
     out.slash_behind = true;
@@ -156,7 +135,7 @@ std::expected<std::optional<StatePath>, Errno> state_path(const HostState& state
   return out;
 }
 
-Status open_state_file(HostCall& call, const StatePath& path, const StateOpening& opening, Descriptor descriptor,
+Status open_state_file(HostCall& call, const StatePath& path, const VirtualOpening& opening, Descriptor descriptor,
                        GuestPtr<uint32_t> opened) {
   HostState& state = state_of(call);
   PendingCall& pending = state.pending;

@@ -32,14 +32,7 @@ std::expected<std::optional<StatePath>, Errno> state_path(const HostState& state
                                                           const std::string& path);
 
 // Opens the value, as open_flags and the rights say; `descriptor` comes with its path, flags and rights.
-struct StateOpening {
-  bool create = false;
-  bool exclusive = false;
-  bool truncate = false;
-  bool directory = false;
-  bool writes = false;
-};
-Status open_state_file(HostCall& call, const StatePath& path, const StateOpening& opening, Descriptor descriptor,
+Status open_state_file(HostCall& call, const StatePath& path, const VirtualOpening& opening, Descriptor descriptor,
                        GuestPtr<uint32_t> opened);
 Status stat_state_file(HostCall& call, const StatePath& path, GuestPtr<Filestat> stat);
 Status unlink_state_file(HostCall& call, const StatePath& path);

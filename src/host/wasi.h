@@ -7,6 +7,7 @@
 #include <array>
 #include <ctime>
 #include <expected>
+#include <string_view>
 
 #include "host/binding.h"
 #include "host/host_state.h"
@@ -95,6 +96,21 @@ std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed);
 Filestat filestat_of(const struct stat& info);
 uint8_t file_type_of(unsigned mode);
 
+// The first component of a path, taken off it with the slash behind it.
+std::string_view take_component(std::string_view& path);
+// What of a path below this directory lies below the directory of that name and source which Spore itself shows.
+// Nothing where it lies elsewhere, or is that directory.
+std::optional<std::string_view> path_below(const Descriptor& directory, const std::string& path, std::string_view name,
+                                           Preopen::Source source);
+// How such a path is opened.
+struct VirtualOpening {
+  bool create = false;
+  bool exclusive = false;
+  bool truncate = false;
+  bool directory = false;
+  bool writes = false;
+};
+
 // WASI's times and flags as utimensat() takes them; kInval for contradicting or unknown flags.
 std::expected<std::array<timespec, 2>, Errno> times_of(uint64_t atim, uint64_t mtim, uint32_t flags);
 
@@ -107,6 +123,10 @@ class Buffers {
   Errno gather(const GuestMemory& memory, GuestPtr<Iovec> iovs, uint32_t count);
   std::span<const iovec> list() const { return {list_.data(), used_}; }
   uint64_t size_bytes() const { return size_bytes_; }
+  // Copies as much of `from` into them as fits; the number of bytes, or nothing where a page of the guest is not there.
+  std::optional<size_t> scatter(ByteSpan from) const;
+  // Copies their first to.size() bytes.
+  bool collect(std::span<uint8_t> to) const;
 
  private:
   std::array<iovec, kIovecsMax> list_;  // the first used_ of them

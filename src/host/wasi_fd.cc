@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <string_view>
 
+#include "host/call_streams.h"
 #include "host/state_files.h"
 #include "host/streams.h"
 #include "host/wasi.h"
@@ -37,6 +38,7 @@ Status synchronise(HostCall& call, Fd fd, Rights needed, int (*function)(int)) {
   const auto found = find(state_of(call), fd, needed);
   if (!found) return found.error();
   if ((*found)->kind == Kind::kState) return sync_state_file(call, **found);
+  if ((*found)->kind == Kind::kCall) return sync_call_stream(call, **found);
   if (is_stream(**found)) return Errno::kInval;  // as fsync() of a pipe
   return status_of(function((*found)->fd.get()));
 }
@@ -82,7 +84,9 @@ Status fd_allocate(HostCall& call, Fd fd, uint64_t offset, uint64_t len) {
 
 Status fd_close(HostCall& call, Fd fd) {
   HostState& state = state_of(call);
-  if (!state.descriptor(fd)) return Errno::kBadf;
+  const Descriptor* descriptor = state.descriptor(fd);
+  if (!descriptor) return Errno::kBadf;
+  close_call_stream(state, *descriptor);
   state.descriptors[fd].reset();
   return Errno::kSuccess;
 }
@@ -141,6 +145,7 @@ Status fd_filestat_get(HostCall& call, Fd fd, GuestPtr<Filestat> stat) {
     out = filestat_of(info);
   }
   if ((*found)->kind == Kind::kState) out = filestat_of_state(**found);
+  if ((*found)->kind == Kind::kCall) out = filestat_of_call(state, **found);
   out.filetype = (*found)->file_type;
   return stat.copy_out(GuestMemory(call), out) ? Errno::kSuccess : Errno::kFault;
 }
@@ -227,6 +232,7 @@ Status fd_renumber(HostCall& call, Fd from, Fd to) {
   HostState& state = state_of(call);
   if (!state.descriptor(from) || !state.descriptor(to)) return Errno::kBadf;
   if (from != to) {
+    close_call_stream(state, *state.descriptors[to]);
     state.descriptors[to] = std::move(state.descriptors[from]);
     state.descriptors[from].reset();
   }

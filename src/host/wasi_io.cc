@@ -8,6 +8,7 @@
 #include <climits>
 #include <vector>
 
+#include "host/call_streams.h"
 #include "host/state_files.h"
 #include "host/streams.h"
 #include "host/wasi.h"
@@ -17,29 +18,6 @@ namespace spore::host::wasi {
 namespace {
 
 using Kind = Descriptor::Kind;
-
-// Copies from `from` into the buffers; the number of bytes, or nothing where a page of the guest is not there.
-std::optional<size_t> scatter(ByteSpan from, std::span<const iovec> to) {
-  size_t done = 0;
-  for (const iovec& part : to) {
-    const size_t size = std::min(part.iov_len, from.size() - done);
-    if (size == 0) break;
-    if (!faaslet::guarded_copy(part.iov_base, from.data() + done, size)) return std::nullopt;
-    done += size;
-  }
-  return done;
-}
-
-// Copies `size` bytes of the buffers to `to`.
-bool collect(std::span<const iovec> from, uint8_t* to, size_t size) {
-  for (const iovec& part : from) {
-    const size_t taken = std::min(part.iov_len, size);
-    if (taken > 0 && !faaslet::guarded_copy(to, part.iov_base, taken)) return false;
-    to += taken;
-    size -= taken;
-  }
-  return true;
-}
 
 Status transferred(HostCall& call, GuestPtr<uint32_t> count, size_t bytes) {
   return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
@@ -192,7 +170,7 @@ Status write_output(HostCall& call, const Descriptor& descriptor, const Buffers&
   }
   const size_t before = state.output.size();
   const auto room = state.extend_output(buffers.size_bytes());
-  if (!collect(buffers.list(), room.data(), room.size())) {
+  if (!buffers.collect(room)) {
     state.output.resize(before);
     return Errno::kFault;
   }
@@ -203,7 +181,7 @@ Status write_log(HostCall& call, const Buffers& buffers, GuestPtr<uint32_t> nwri
   HostState& state = state_of(call);
   const size_t before = state.log.size();
   const auto room = state.extend_log(buffers.size_bytes());
-  if (!collect(buffers.list(), room.data(), room.size())) {
+  if (!buffers.collect(room)) {
     state.log.resize(before);
     return Errno::kFault;
   }
@@ -229,7 +207,7 @@ Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gues
         if (result.error == EAGAIN) return would_block(call, descriptor, stream, POLLIN);
         return finish_io(call, result, nread);
       }
-      const auto bytes = scatter(ByteSpan(state.input).subspan(state.input_offset), buffers.list());
+      const auto bytes = buffers.scatter(ByteSpan(state.input).subspan(state.input_offset));
       if (!bytes) return Errno::kFault;
       state.input_offset += *bytes;
       return transferred(call, nread, *bytes);
@@ -238,6 +216,7 @@ Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gues
       return descriptor.seekable ? read_file_at(call, descriptor, buffers, nread)
                                  : read_device(call, descriptor, buffers, nread);
     case Kind::kState: return read_state_file(call, descriptor, buffers, std::nullopt, nread);
+    case Kind::kCall: return read_call_stream(call, descriptor, buffers, nread);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdout:
     case Kind::kStderr: break;
@@ -264,6 +243,7 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
       return descriptor.seekable ? write_file_at(call, descriptor, buffers, nwritten)
                                  : write_device(call, descriptor, buffers, nwritten);
     case Kind::kState: return write_state_file(call, descriptor, buffers, std::nullopt, nwritten);
+    case Kind::kCall: return write_call_stream(call, descriptor, buffers, nwritten);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdin: break;
   }

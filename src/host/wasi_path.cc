@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <climits>
 
+#include "host/call_streams.h"
 #include "host/paths.h"
 #include "host/state_files.h"
 #include "host/wasi.h"
@@ -31,8 +32,11 @@ std::expected<std::string, Errno> read_path(HostCall& call, Bytes8 path, uint32_
 struct Place {
   Descriptor* directory = nullptr;
   std::string path;
-  std::optional<StatePath> state;  // where it is below /spore/state; there is nothing for the kernel then
+  // Where it is below /spore/state, or the function that it names below /spore/call; nothing for the kernel then.
+  std::optional<StatePath> state;
+  std::optional<std::string> function;
 
+  bool is_virtual() const { return state || function; }
   int fd() const { return directory->fd.get(); }
   bool read_only() const { return directory->access == Access::kReadOnly; }
 };
@@ -47,7 +51,9 @@ std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Byt
   if (const int error = state_of(call).open(*directory)) return std::unexpected(errno_of(error));
   auto state = state_path(state_of(call), *directory, *text);
   if (!state) return std::unexpected(state.error());
-  return Place{directory, std::move(*text), std::move(*state)};
+  auto function = call_path(state_of(call), *directory, *text);
+  if (!function) return std::unexpected(function.error());
+  return Place{directory, std::move(*text), std::move(*state), std::move(*function)};
 }
 
 // Where the directory's holdings are to change: the parent, opened. `if_dots`: the error for "." and "..".
@@ -57,8 +63,10 @@ std::expected<Parent, Errno> parent_of(const Place& place, Errno if_dots) {
   return parent;
 }
 
-// The answer where a name of state would become another one, or one elsewhere, or the other way round.
-Errno two_places(const Place& from, const Place& to) { return from.state && to.state ? Errno::kNotSup : Errno::kXdev; }
+// The answer where a name of state or of a call would become another one, or one elsewhere, or the other way round.
+Errno two_places(const Place& from, const Place& to) {
+  return (from.state && to.state) || (from.function && to.function) ? Errno::kNotSup : Errno::kXdev;
+}
 
 // What stands at the path itself, opened for asking about it only.
 std::expected<UniqueFd, Errno> open_for_stat(const Place& place, uint32_t lookup) {
@@ -170,6 +178,7 @@ Status path_create_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
   const auto place = find_place(call, fd, rights::kPathCreateDirectory, path, len);
   if (!place) return place.error();
   if (place->state) return create_state_directory(call, *place->state);
+  if (place->function) return Errno::kExist;
   const auto parent = parent_of(*place, Errno::kExist);
   if (!parent) return parent.error();
   return status_of(::mkdirat(parent->directory.get(), parent->last.c_str(), 0777));
@@ -180,12 +189,12 @@ Status path_filestat_get(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, ui
   if (!place) return place.error();
   if (lookup & ~kLookupSymlinkFollow) return Errno::kInval;
   if (place->state) return stat_state_file(call, *place->state, stat);
+  if (place->function) return stat_call_stream(call, stat);
   const auto opened = open_for_stat(*place, lookup);
   if (!opened) return opened.error();
   struct stat info;
   if (::fstat(opened->get(), &info) != 0) return errno_of(errno);
-  if (place->directory->source == Preopen::Source::kCallFiles &&
-      info.st_ino == call_files(state_of(call).state_services != nullptr)->input) {
+  if (place->directory->source == Preopen::Source::kCallFiles && info.st_ino == state_of(call).call_files()->input) {
     info.st_size = static_cast<off_t>(state_of(call).input.size());
   }
   return stat.copy_out(GuestMemory(call), filestat_of(info)) ? Errno::kSuccess : Errno::kFault;
@@ -197,7 +206,7 @@ Status path_filestat_set_times(HostCall& call, Fd fd, uint32_t lookup, Bytes8 pa
   if (!place) return place.error();
   const auto times = times_of(atim, mtim, flags);
   if (!times) return times.error();
-  if (place->state) return Errno::kNotSup;
+  if (place->is_virtual()) return Errno::kNotSup;
   const auto opened = open_for_stat(*place, lookup);
   if (!opened) return opened.error();
   if (place->read_only()) return Errno::kRofs;
@@ -211,7 +220,7 @@ Status path_link(HostCall& call, Fd old_fd, uint32_t lookup, Bytes8 old_path, ui
   if (!old_place) return old_place.error();
   const auto new_place = find_place(call, new_fd, rights::kPathLinkTarget, new_path, new_len);
   if (!new_place) return new_place.error();
-  if (old_place->state || new_place->state) return two_places(*old_place, *new_place);
+  if (old_place->is_virtual() || new_place->is_virtual()) return two_places(*old_place, *new_place);
   const auto target = parent_of(*new_place, Errno::kExist);
   if (!target) return target.error();
   const auto source = open_parent(old_place->fd(), old_place->path, Errno::kPerm);
@@ -248,18 +257,19 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   descriptor.source = place->directory->source;
   descriptor.flags = static_cast<uint16_t>(fdflags_given);
   descriptor.rights_inheriting = inheriting & rights::kAll;
-  if (place->state) {
+  if (place->is_virtual()) {
     descriptor.rights_base = base;
-    descriptor.source = Preopen::Source::kState;
-    const StateOpening opening{.create = (oflags_given & oflags::kCreat) != 0,
-                               .exclusive = (oflags_given & oflags::kExcl) != 0,
-                               .truncate = (oflags_given & oflags::kTrunc) != 0,
-                               .directory = (oflags_given & oflags::kDirectory) != 0,
-                               .writes = flags->writes};
+    descriptor.source = place->state ? Preopen::Source::kState : Preopen::Source::kCall;
+    const VirtualOpening opening{.create = (oflags_given & oflags::kCreat) != 0,
+                                 .exclusive = (oflags_given & oflags::kExcl) != 0,
+                                 .truncate = (oflags_given & oflags::kTrunc) != 0,
+                                 .directory = (oflags_given & oflags::kDirectory) != 0,
+                                 .writes = flags->writes};
+    if (place->function) return open_call_stream(call, *place->function, opening, std::move(descriptor), opened_out);
     return open_state_file(call, *place->state, opening, std::move(descriptor), opened_out);
   }
   const CallFiles* files = nullptr;
-  if (descriptor.source == Preopen::Source::kCallFiles) files = &*call_files(state.state_services != nullptr);
+  if (descriptor.source == Preopen::Source::kCallFiles) files = &*state.call_files();
   auto fd_opened = open_place(*place, *flags, files ? files->output : 0);
   if (!fd_opened) return fd_opened.error();
   struct stat info;
@@ -268,6 +278,7 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   descriptor.file_type = file_type_of(info.st_mode);
   if (S_ISDIR(info.st_mode)) {
     if (files && files->state != 0 && info.st_ino == files->state) descriptor.source = Preopen::Source::kState;
+    if (files && files->call != 0 && info.st_ino == files->call) descriptor.source = Preopen::Source::kCall;
     descriptor.kind = Kind::kDirectory;
     descriptor.rights_base = base & rights::kDirectory;
   } else {
@@ -288,7 +299,7 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
                      GuestPtr<uint32_t> used) {
   const auto place = find_place(call, fd, rights::kPathReadlink, path, len);
   if (!place) return place.error();
-  if (place->state) return Errno::kInval;  // not a link
+  if (place->is_virtual()) return Errno::kInval;  // not a link
   const auto link = open_for_stat(*place, 0);
   if (!link) return link.error();
   struct stat info;
@@ -306,7 +317,7 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
 Status path_remove_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
   const auto place = find_place(call, fd, rights::kPathRemoveDirectory, path, len);
   if (!place) return place.error();
-  if (place->state) return Errno::kNotDir;
+  if (place->is_virtual()) return Errno::kNotDir;
   const auto parent = parent_of(*place, Errno::kInval);
   if (!parent) return parent.error();
   return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), AT_REMOVEDIR));
@@ -318,7 +329,7 @@ Status path_rename(HostCall& call, Fd old_fd, Bytes8 old_path, uint32_t old_len,
   if (!old_place) return old_place.error();
   const auto new_place = find_place(call, new_fd, rights::kPathRenameTarget, new_path, new_len);
   if (!new_place) return new_place.error();
-  if (old_place->state || new_place->state) return two_places(*old_place, *new_place);
+  if (old_place->is_virtual() || new_place->is_virtual()) return two_places(*old_place, *new_place);
   const auto from = parent_of(*old_place, Errno::kBusy);
   if (!from) return from.error();
   const auto to = parent_of(*new_place, Errno::kBusy);
@@ -331,7 +342,7 @@ Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, B
   if (!text) return text.error();
   const auto place = find_place(call, fd, rights::kPathSymlink, path, len);
   if (!place) return place.error();
-  if (place->state) return Errno::kNotSup;
+  if (place->is_virtual()) return Errno::kNotSup;
   const auto parent = parent_of(*place, Errno::kExist);
   if (!parent) return parent.error();
   // No guest could follow it, but a program of the host that reads this directory might.
@@ -343,6 +354,7 @@ Status path_unlink_file(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
   const auto place = find_place(call, fd, rights::kPathUnlinkFile, path, len);
   if (!place) return place.error();
   if (place->state) return unlink_state_file(call, *place->state);
+  if (place->function) return Errno::kPerm;
   const auto parent = parent_of(*place, Errno::kIsDir);
   if (!parent) return parent.error();
   return status_of(::unlinkat(parent->directory.get(), parent->last.c_str(), 0));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/call_streams.h"
 #include "host/streams.h"
 #include "host/wasi.h"
 
@@ -87,7 +88,8 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
     case Kind::kStderr: fd = state.streams.err; break;
     case Kind::kFile: return descriptor.seekable ? -1 : descriptor.fd.get();
     case Kind::kDirectory:
-    case Kind::kState: return -1;
+    case Kind::kState:
+    case Kind::kCall: return -1;
   }
   return fd >= 0 && stream_type(fd) != StreamType::kRegularFile ? fd : -1;
 }
@@ -95,9 +97,16 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
 Answer answer_descriptor(const Subscription& subscription, HostState& state) {
   const auto found = find(state, subscription.readwrite.fd, rights::kPollFdReadwrite);
   if (!found) return {.event = event_of(subscription, found.error())};
+  const bool reads = subscription.tag == static_cast<uint8_t>(EventType::kFdRead);
+  if ((*found)->kind == Kind::kCall) {
+    const CallReadiness ready = readiness_of_call(state, **found, reads);
+    if (ready.wait_fd >= 0) return {.fd = ready.wait_fd, .events = POLLIN};
+    Event event = event_of(subscription, ready.error);
+    event.nbytes = ready.bytes;
+    return {.event = event};
+  }
   const int fd = waiting_fd(state, **found);
   if (fd < 0) return {.event = event_at_once(subscription, state, **found)};
-  const bool reads = subscription.tag == static_cast<uint8_t>(EventType::kFdRead);
   pollfd entry{fd, static_cast<short>(reads ? POLLIN : POLLOUT), 0};
   if (::poll(&entry, 1, 0) <= 0) return {.fd = fd, .events = entry.events};
   Event event = event_of(subscription);

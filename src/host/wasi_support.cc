@@ -129,6 +129,29 @@ std::expected<std::array<timespec, 2>, Errno> times_of(uint64_t atim, uint64_t m
   return std::array{*access, *change};
 }
 
+std::string_view take_component(std::string_view& path) {
+  const size_t slash = path.find('/');
+  const std::string_view component = path.substr(0, slash);
+  path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
+  return component;
+}
+
+std::optional<std::string_view> path_below(const Descriptor& directory, const std::string& path, std::string_view name,
+                                           Preopen::Source source) {
+  std::string_view rest = path;
+  if (rest.starts_with('/')) return std::nullopt;  // the kernel knows what to say
+  if (directory.source == Preopen::Source::kCallFiles) {
+    std::string_view component;
+    while (!rest.empty() && (component.empty() || component == ".")) component = take_component(rest);
+    if (component != name) return std::nullopt;
+  } else if (directory.source != source) {
+    return std::nullopt;
+  }
+  for (std::string_view left = rest; !left.empty();)
+    if (const auto component = take_component(left); !component.empty() && component != ".") return rest;
+  return std::nullopt;  // the directory itself
+}
+
 Errno Buffers::gather(const GuestMemory& memory, GuestPtr<Iovec> iovs, uint32_t count) {
   used_ = 0;
   size_bytes_ = 0;
@@ -150,6 +173,26 @@ Errno Buffers::gather(const GuestMemory& memory, GuestPtr<Iovec> iovs, uint32_t 
     list_[used_++] = *buffer;
   }
   return Errno::kSuccess;
+}
+
+std::optional<size_t> Buffers::scatter(ByteSpan from) const {
+  size_t done = 0;
+  for (const iovec& part : list()) {
+    const size_t size = std::min(part.iov_len, from.size() - done);
+    if (size == 0) break;
+    if (!faaslet::guarded_copy(part.iov_base, from.data() + done, size)) return std::nullopt;
+    done += size;
+  }
+  return done;
+}
+
+bool Buffers::collect(std::span<uint8_t> to) const {
+  for (const iovec& part : list()) {
+    const size_t size = std::min(part.iov_len, to.size());
+    if (size > 0 && !faaslet::guarded_copy(to.data(), part.iov_base, size)) return false;
+    to = to.subspan(size);
+  }
+  return true;
 }
 
 }  // namespace spore::host::wasi

@@ -110,13 +110,13 @@ Error RocksDbStore::error_of(const Status& status) const {
 }
 
 Result<std::shared_ptr<RocksDbStore>> RocksDbStore::open(const std::filesystem::path& directory,
-                                                         const RocksDbOptions& options) {
+                                                         const RocksDbOptions& options, std::string_view format) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error)
     return fail(error == std::errc::no_space_on_device ? ErrorCode::kResourceExhausted : ErrorCode::kUnavailable,
                 "make the directory " + directory.string() + ": " + error.message());
-  std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options));
+  std::shared_ptr<RocksDbStore> store(new RocksDbStore(directory.string(), options, format));
   rocksdb::DB* db = nullptr;
   auto listener = std::make_shared<ErrorListener>(store->broken_, store->compactions_stopped_);
   if (const Status status = rocksdb::DB::Open(options_of(options, std::move(listener)), store->path_, &db);
@@ -139,19 +139,19 @@ RocksDbStore::~RocksDbStore() {
 Result<void> RocksDbStore::check_format() {
   const std::string key = rocksdb_records::format_key();
   ASSIGN_OR_RETURN(const auto there, get(key));
-  if (there == rocksdb_records::kFormatVersion) {
+  if (there == format_) {
     if (const Status status = keep_memory_filled(); !status.ok()) return std::unexpected(error_of(status));
     return {};
   }
   if (there)
-    return fail(ErrorCode::kFailedPrecondition, path_ + " is in the format \"" + *there + "\", this program reads \"" +
-                                                    std::string(rocksdb_records::kFormatVersion) + "\"");
+    return fail(ErrorCode::kFailedPrecondition, path_ + " is in the format \"" + *there + "\", not in \"" +
+                                                    format_ + "\"");
   bool empty = true;
   TRY(scan("", "\xff", nullptr, [&](const Slice&, const Slice&) { return empty = false; }));
   if (!empty)
-    return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's state");
+    return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's");
   rocksdb::WriteBatch batch;
-  batch.Put(key, Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
+  batch.Put(key, format_);
   rocksdb::WriteOptions options;
   options.sync = true;
   // However little room there is: a host with a small disk starts, and refuses what comes later.
@@ -227,8 +227,7 @@ Result<void> RocksDbStore::write(rocksdb::WriteBatch& batch, Durable durable) {
 Status RocksDbStore::keep_memory_filled() {
   rocksdb::WriteOptions memory_only;
   memory_only.disableWAL = true;
-  return db_->Put(memory_only, rocksdb_records::format_key(),
-                  Slice(rocksdb_records::kFormatVersion.data(), rocksdb_records::kFormatVersion.size()));
+  return db_->Put(memory_only, rocksdb_records::format_key(), format_);
 }
 
 bool RocksDbStore::is_large() const {

@@ -1,4 +1,6 @@
-// A RocksDB database as RocksDbTier uses it. With rocksdb_*.cc the only place that knows RocksDB.
+// A RocksDB database with the care that it takes: synced batches, errors, a disk that is full and has room again. Beside
+// RocksDbTier, whose format is the default, others may keep records of their own in one; a database says in the record
+// 'v' whose it is, all other keys are theirs. With rocksdb_*.cc the only place that includes RocksDB.
 #pragma once
 
 #include <rocksdb/db.h>
@@ -27,8 +29,10 @@ enum class Durable : bool { kNo, kYes };
 
 class RocksDbStore {
  public:
+  // `format` names what the records are, and their version; a database of another format is kFailedPrecondition.
   static Result<std::shared_ptr<RocksDbStore>> open(const std::filesystem::path& directory,
-                                                    const RocksDbOptions& options);
+                                                    const RocksDbOptions& options,
+                                                    std::string_view format = rocksdb_records::kFormatVersion);
   ~RocksDbStore();
 
   // At the snapshot, or the latest where there is none.
@@ -51,12 +55,17 @@ class RocksDbStore {
   // Adds to the batch what removes all records of [begin, end): one by one where they are few.
   Result<void> drop(rocksdb::WriteBatch& batch, const rocksdb_records::KeyRange& range) const;
 
+  // Whether the disk has so many bytes beside what is still in memory. write() looks itself, and leaves the last few MiB
+  // to small batches.
+  bool has_room(uint64_t beside) const;
+
   rocksdb::DB& db() { return *db_; }
   const std::string& path() const { return path_; }
 
  private:
-  RocksDbStore(std::string path, const RocksDbOptions& options)
+  RocksDbStore(std::string path, const RocksDbOptions& options, std::string_view format)
       : path_(std::move(path)),
+        format_(format),
         resume_interval_(options.resume_interval),
         write_buffer_bytes_(options.write_buffer_bytes) {}
   Error error_of(const rocksdb::Status& status) const;
@@ -73,11 +82,10 @@ class RocksDbStore {
   Result<void> resume();
   // RocksDB's Resume() flushes what is in memory, and waits for ever where there is no room for it. So it is only begun
   // where there is, and on a thread of its own, as room may go again.
-  // For so many bytes beside what is in memory.
-  bool has_room(uint64_t beside) const;
   std::shared_future<rocksdb::Status> begin_resuming();
 
   const std::string path_;
+  const std::string format_;
   const std::chrono::milliseconds resume_interval_;
   const uint64_t write_buffer_bytes_;
   // Set by the database's listener, too, so they outlive it.

@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -28,6 +29,16 @@ struct CallId {
   std::string text() const;  // 32 hexadecimal digits
   bool operator==(const CallId&) const = default;
 };
+struct CallIdHash {  // the bytes are random
+  size_t operator()(const CallId& id) const {
+    size_t out;
+    std::memcpy(&out, id.bytes.data(), sizeof(out));
+    return out;
+  }
+};
+
+// Of those that wait equally deep in their trees, which go first.
+enum class Priority : uint8_t { kLow, kNormal, kHigh };
 
 // The streams of a call; they live until its `done` has been called.
 class StreamedCall : public host::CallStreams {
@@ -43,6 +54,7 @@ struct CallRequest {
   std::optional<std::chrono::milliseconds> timeout;  // shortens the function's own, queueing included
   std::vector<std::string> arguments;                // behind the configured ones
   std::vector<std::string> environment;              // "NAME=value", behind the configured ones
+  Priority priority = Priority::kNormal;             // of the call, and of those that it makes
   // Where there is more of input or output than is to be held; null: both are held whole.
   std::shared_ptr<StreamedCall> streams;
 };

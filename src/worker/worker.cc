@@ -22,14 +22,6 @@ constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
-// What a call holds while it waits.
-uint64_t bytes_of(const CallRequest& request) {
-  uint64_t bytes = request.input.size();
-  for (const auto* texts : {&request.arguments, &request.environment})
-    for (const std::string& text : *texts) bytes += text.size();
-  return bytes;
-}
-
 CallResult refused(const CallId& id, CallStatus status) {
   CallResult result;
   result.id = id;
@@ -61,18 +53,20 @@ Worker::Attachment* Worker::current_attachment() {
 Worker::Worker(WorkerOptions options, std::function<void()> wake)
     : options_(std::move(options)),
       wake_(std::move(wake)),
+      state_(options_.tenant_concurrency_max),
       pool_(options_.pool, [this] { return reclaim_slot(); }),
       waits_(::epoll_create1(EPOLL_CLOEXEC)),
       watchdog_wakes_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK(waits_.valid() && watchdog_wakes_.valid(), errno);
   epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};
   CHECK(::epoll_ctl(waits_.get(), EPOLL_CTL_ADD, watchdog_wakes_.get(), &event) == 0, errno);
+  if (options_.registry) functions_.emplace(*options_.registry);
   watchdog_ = std::thread([this] { watchdog_loop(); });
 }
 
 Worker::~Worker() {
-  std::deque<Job> waiting;
-  Parked parked;
+  functions_.reset();
+  Endings left;
   {
     auto state = state_.lock();
     CHECK(state->attachments.empty(), state->attachments.size());
@@ -82,19 +76,36 @@ Worker::~Worker() {
   watchdog_.join();
   {
     auto state = state_.lock();
-    waiting.swap(state->queue);
-    parked.swap(state->parked);
-    parked.merge(state->parked_outside);
+    std::vector<Job*> jobs;
+    state->queue.for_each([&](Job& job) { jobs.push_back(&job); });
+    for (const JobPtr& job : state->loading) jobs.push_back(job.get());
+    for (const Parked* parked : {&state->parked, &state->parked_outside})
+      for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
+    for (Job* job : jobs) stop(*state, *job, left);
   }
-  for (Job& job : waiting) end_early(std::move(job), job.run ? CallStatus::kCancelled : CallStatus::kDraining);
-  for (auto& [wakes_at, job] : parked) end_early(std::move(job), CallStatus::kCancelled);
+  for (Ending& ending : left)
+    if (!ending.job->run) ending.status = CallStatus::kDraining;
+  end(std::move(left));
+}
+
+std::optional<CallStatus> Worker::refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const {
+  if (state.queue.size() + state.loading.size() >= options_.queue_max ||
+      bytes > options_.queue_bytes_max - std::min(state.queue.bytes(), options_.queue_bytes_max)) {
+    return CallStatus::kQueueFull;
+  }
+  if (state.queue.size_of(tenant) >= options_.queue_per_tenant_max) return CallStatus::kTenantQueueFull;
+  return std::nullopt;
 }
 
 void Worker::submit(CallRequest request, CallDone done) {
   const auto now = Clock::now();
   std::chrono::milliseconds timeout(request.function->version.config.timeout_ms);
   if (request.timeout) timeout = std::min(timeout, *request.timeout);
-  Job job{std::move(request), std::move(done), now, now + timeout};
+  auto job = std::make_unique<Job>();
+  job->request = std::move(request);
+  job->done = std::move(done);
+  job->submitted = now;
+  job->deadline = now + timeout;
   Attachment* here = current_attachment();
   bool wake = false;
   std::optional<CallStatus> refusal;
@@ -102,25 +113,20 @@ void Worker::submit(CallRequest request, CallDone done) {
     auto state = state_.lock();
     if (state->draining) {
       refusal = CallStatus::kDraining;
-    } else if (here && !here->running_.active && state->running < options_.seats && state->queue.empty()) {
-      occupy(*state, *here, job);
-    } else if (state->queue.size() >= options_.queue_max ||
-               bytes_of(job.request) > options_.queue_bytes_max - state->queue_bytes) {
-      refusal = CallStatus::kQueueFull;
+    } else if (here && !here->running_.job && state->running < options_.seats && !state->queue.has_ready() &&
+               state->queue.enter(*job)) {
+      occupy(*state, *here, *job);
     } else {
-      const auto of_tenant = state->waiting_of_tenant.find(job.request.function->id.tenant);
-      if ((of_tenant == state->waiting_of_tenant.end() ? 0 : of_tenant->second) >= options_.queue_per_tenant_max) {
-        refusal = CallStatus::kTenantQueueFull;
-      } else {
-        watch(*state, job.deadline);
-        wake = state->running < options_.seats;
-        put_job(*state, std::move(job), Place::kLast);
-        here = nullptr;
+      here = nullptr;
+      refusal = refusal_of(*state, job->tenant(), job->waiting_bytes());
+      if (!refusal) {
+        watch(*state, job->deadline);
+        state->queue.add(std::move(job));
+        wake = state->running < options_.seats && state->queue.has_ready();
       }
     }
-    if (refusal) here = nullptr;
   }
-  if (refusal) return job.done(refused(job.request.id, *refusal));
+  if (refusal) return job->done(refused(job->request.id, *refusal));
   if (here) return run(*here, std::move(job));
   if (wake) wake_();
 }
@@ -128,102 +134,129 @@ void Worker::submit(CallRequest request, CallDone done) {
 void Worker::run_queued() {
   Attachment* here = current_attachment();
   CHECK(here != nullptr);
-  std::optional<Job> job;
+  JobPtr job;
   {
     auto state = state_.lock();
-    if (here->running_.active || state->running >= options_.seats || state->queue.empty()) return;
-    job = take_job(*state, state->queue.begin());
+    if (here->running_.job || state->running >= options_.seats) return;
+    job = state->queue.next();
+    if (!job) return;
     occupy(*state, *here, *job);
   }
-  run(*here, std::move(*job));
+  run(*here, std::move(job));
 }
 
-void Worker::put_job(State& state, Job job, Place place) {
-  ++state.waiting_of_tenant[job.request.function->id.tenant];
-  state.queue_bytes += bytes_of(job.request);
-  state.queue.insert(place == Place::kFirst ? state.queue.begin() : state.queue.end(), std::move(job));
-}
-
-Worker::Job Worker::take_job(State& state, std::deque<Job>::iterator at) {
-  Job job = std::move(*at);
-  state.queue.erase(at);
-  state.queue_bytes -= bytes_of(job.request);
-  const auto of_tenant = state.waiting_of_tenant.find(job.request.function->id.tenant);
-  if (--of_tenant->second == 0) state.waiting_of_tenant.erase(of_tenant);
-  return job;
-}
-
-void Worker::occupy(State& state, Attachment& here, const Job& job) {
+void Worker::occupy(State& state, Attachment& here, Job& job) {
   ++state.running;
-  here.running_ = {.active = true,
-                   .id = job.request.id,
-                   .generation = here.seat_.begin_call(),
-                   .deadline = job.deadline,
-                   .timed_out = false,
-                   .cancelled = false};
+  here.running_ = {.job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false};
+  job.place = Job::Place::kRunning;
+  job.seat = &here;
   watch(state, job.deadline);
 }
 
+// ---- ending from outside --------------------------------------------------------------------------------------------
+
 bool Worker::cancel(const CallId& id) {
-  std::optional<Job> ended;
+  Endings stopped;
+  bool found = false;
   {
     auto state = state_.lock();
-    for (Attachment* attachment : state->attachments) {
-      auto& running = attachment->running_;
-      if (!running.active || running.id != id) continue;
-      running.cancelled = true;
-      attachment->seat_.interrupt(running.generation);
-      return true;
-    }
-    const auto id_of = [](const Job& job) { return job.request.id; };
-    if (const auto waits = std::ranges::find(state->queue, id, id_of); waits != state->queue.end())
-      ended = take_job(*state, waits);
-    const auto id_of_parked = [](const auto& entry) { return entry.second.request.id; };
-    for (Parked* parked : {&state->parked, &state->parked_outside}) {
-      const auto found = ended ? parked->end() : std::ranges::find(*parked, id, id_of_parked);
-      if (found == parked->end()) continue;
-      ended = std::move(found->second);
-      parked->erase(found);
-      end_fd_wait(*state, *ended);
-    }
+    Job* job = nullptr;
+    const auto look_at = [&](Job& candidate) {
+      if (candidate.request.id == id) job = &candidate;
+    };
+    for (Attachment* attachment : state->attachments)
+      if (attachment->running_.job) look_at(*attachment->running_.job);
+    if (!job) state->queue.for_each(look_at);
+    if (!job) std::ranges::for_each(state->loading, [&](const JobPtr& loading) { look_at(*loading); });
+    for (const Parked* parked : {&state->parked, &state->parked_outside})
+      if (!job) std::ranges::for_each(*parked, [&](const auto& entry) { look_at(*entry.second); });
+    found = job != nullptr;
+    if (job) stop(*state, *job, stopped);
   }
-  if (!ended) return false;
-  end_early(std::move(*ended), CallStatus::kCancelled);
-  return true;
+  end(std::move(stopped));
+  return found;
 }
 
-// A call that runs on no seat now, and will not again.
-void Worker::end_early(Job job, CallStatus status) {
-  const auto now = Clock::now();
+void Worker::cancel_all() {
+  Endings stopped;
+  {
+    auto state = state_.lock();
+    std::vector<Job*> jobs;
+    state->queue.for_each([&](Job& job) { jobs.push_back(&job); });
+    for (const JobPtr& job : state->loading) jobs.push_back(job.get());
+    for (const Parked* parked : {&state->parked, &state->parked_outside})
+      for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
+    for (const Attachment* attachment : state->attachments)
+      if (attachment->running_.job) jobs.push_back(attachment->running_.job);
+    for (Job* job : jobs) stop(*state, *job, stopped);
+  }
+  end(std::move(stopped));
+}
+
+void Worker::stop(State& state, Job& job, Endings& stopped) {
+  switch (job.place) {
+    case Job::Place::kNowhere: return;  // somebody else ends it at this moment
+    case Job::Place::kQueued:
+      stopped.push_back({.job = state.queue.take(job), .status = CallStatus::kCancelled});
+      return;
+    case Job::Place::kLoading: {
+      const auto at = job.at;
+      stopped.push_back({.job = std::move(*at), .status = CallStatus::kCancelled});
+      state.loading.erase(at);
+      job.place = Job::Place::kNowhere;
+      return;
+    }
+    case Job::Place::kRunning: {
+      auto& here = *static_cast<Attachment*>(job.seat);
+      here.running_.cancelled = true;
+      here.seat_.interrupt(here.running_.generation);
+      return;
+    }
+    case Job::Place::kParked:
+    case Job::Place::kParkedOutside:
+      stopped.push_back({.job = take_parked(state, job), .status = CallStatus::kCancelled});
+      end_fd_wait(state, job);
+      return;
+  }
+}
+
+CallResult Worker::finish_early(Job& job, const Ending& ending) {
   const bool began = job.run.has_value();
   CallResult result;
   if (began) {
     result = finish(job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
   } else {
     result.id = job.request.id;
-    result.queued = duration_cast<microseconds>(now - job.submitted);
+    result.queued = duration_cast<microseconds>(Clock::now() - job.submitted);
   }
-  result.status = status;
-  result.duration = duration_cast<microseconds>(now - job.submitted);
+  result.status = ending.status;
+  result.error = ending.error;
   result.trap.kind = wasm::TrapKind::kInterrupted;
   result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
-  if (job.instance) parked_bytes_ -= job.instance->faaslet().parked_bytes();
-  job.instance.reset();
-  job.done(std::move(result));
+  return result;
 }
 
-void Worker::cancel_all() {
-  std::vector<CallId> ids;
-  {
-    auto state = state_.lock();
-    for (const Job& job : state->queue) ids.push_back(job.request.id);
-    for (const Parked* parked : {&state->parked, &state->parked_outside})
-      for (const auto& [wakes_at, job] : *parked) ids.push_back(job.request.id);
-    for (const Attachment* attachment : state->attachments) {
-      if (attachment->running_.active) ids.push_back(attachment->running_.id);
+void Worker::end(Endings endings) {
+  while (!endings.empty()) {
+    Ending ending = std::move(endings.back());
+    endings.pop_back();
+    Job& job = *ending.job;
+    CallResult result = finish_early(job, ending);
+    bool wake = false;
+    {
+      auto state = state_.lock();
+      state->queue.leave(job);
+      result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
+      if (JobPtr parent = settle(*state, job, result, endings)) state->queue.add(std::move(parent));
+      wake = state->queue.has_ready() && state->running < options_.seats;
     }
+    if (wake) wake_();
+    if (job.instance) parked_bytes_ -= job.instance->faaslet().parked_bytes();
+    job.instance.reset();
+    if (job.parent && hooks_.ended && job.request.function)
+      hooks_.ended(result, *job.request.function, job.request.input.size());
+    if (job.done) job.done(std::move(result));
   }
-  for (const CallId& id : ids) cancel(id);
 }
 
 void Worker::drain() { state_.lock()->draining = true; }
@@ -232,7 +265,7 @@ WorkerStats Worker::stats() const {
   auto state = state_.lock();
   return {.seats = options_.seats,
           .running = state->running,
-          .waiting = state->queue.size(),
+          .waiting = state->queue.size() + state->loading.size(),
           .parked = state->parked.size() + state->parked_outside.size(),
           .parked_bytes = parked_bytes_,
           .draining = state->draining,
@@ -242,45 +275,65 @@ WorkerStats Worker::stats() const {
 
 // ---- running --------------------------------------------------------------------------------------------------------
 
-void Worker::run(Attachment& here, Job job) {
-  const Result<void> prepared = prepare(here, job);
+void Worker::run(Attachment& here, JobPtr job) {
+  while (job) job = run_until_it_waits(here, std::move(job));
+}
+
+JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
+  const Result<void> prepared = prepare(here, *job);
   CallResult result;
   if (prepared) {
-    auto ended = job.run->go(here.seat_);
-    if (!ended) {
-      if (park(here, job)) return;
-      ended = job.run->finish(here.seat_, {.deadline = job.deadline});
+    auto ended = job->run->go(here.seat_);
+    while (!ended) {
+      JobPtr next;
+      switch (park(here, job, next)) {
+        case Park::kParked: return next;
+        case Park::kGoesOn: ended = job->run->go(here.seat_); break;
+        case Park::kRefused: ended = job->run->finish(here.seat_, {.deadline = job->deadline}); break;
+      }
     }
-    result = finish(job, std::move(*ended));
+    result = finish(*job, std::move(*ended));
   } else {
-    result = refused(job.request.id, CallStatus::kFailed);
+    result = refused(job->request.id, CallStatus::kFailed);
     result.error = prepared.error();
   }
   here.seat_.end_call();
-  if (job.instance) pool_.give(std::move(job.instance), here.serial_);
+  if (job->instance) pool_.give(std::move(job->instance), here.serial_);
 
+  JobPtr parent;
+  Endings stopped;
   bool more = false;
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
-    here.running_.active = false;
+    here.running_.job = nullptr;
+    job->place = Job::Place::kNowhere;
     --state->running;
-    more = !state->queue.empty();
+    state->queue.leave(*job);
+    result.duration = duration_cast<microseconds>(Clock::now() - job->submitted) + job->request.loading;
+    parent = settle(*state, *job, result, stopped);
+    if (parent) occupy(*state, here, *parent);
+    more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
-  result.duration = duration_cast<microseconds>(Clock::now() - job.submitted) + job.request.loading;
-  job.done(std::move(result));
+  if (!stopped.empty()) end(std::move(stopped));
+  if (job->parent && hooks_.ended) hooks_.ended(result, *job->request.function, job->input_bytes);
+  if (job->done) job->done(std::move(result));
+  return parent;
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
-  if (job.run) {
-    if (job.instance->faaslet().has_slot()) return {};
-    parked_bytes_ -= job.instance->faaslet().parked_bytes();
-    return pool_.give_slot(*job.instance);
-  }
+  if (!job.run) return begin(here, job);
+  if (job.instance->faaslet().has_slot()) return {};
+  parked_bytes_ -= job.instance->faaslet().parked_bytes();
+  return pool_.give_slot(*job.instance);
+}
+
+Result<void> Worker::begin(Attachment& here, Job& job) {
   job.started = Clock::now();
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
+  job.input_bytes = job.request.input.size();
   host::CallSetup setup;
   setup.arguments = config.arguments(function.id.name);
   std::ranges::move(job.request.arguments, std::back_inserter(setup.arguments));
@@ -296,6 +349,8 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
     setup.limits.output_held_max = kOutputHeldMax;
   }
   setup.limits.log_bytes_max = options_.log_bytes_max;
+  job.children = std::make_shared<Children>(*this, job);
+  setup.children = job.children;
   setup.state_services = options_.state;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
@@ -310,31 +365,56 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
     ASSIGN_OR_RETURN(job.instance, pool_.restore(function));
   }
   job.instance->state() = std::move(state);
-  job.run.emplace(job.instance->faaslet(), job.instance->state(), job.instance->entry(), function.proto->initialised());
+  job.run.emplace(job.instance->faaslet(), job.instance->state(), job.self ? *job.self : job.instance->entry(),
+                  function.proto->initialised());
   job.starting = duration_cast<microseconds>(Clock::now() - job.started) + job.request.loading;
   return {};
 }
 
-bool Worker::park(Attachment& here, Job& job) {
-  const faaslet::Wait& wait = job.run->wait();
-  job.ready_at = wait.deadline.value_or(Clock::time_point::max());
+Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
+  const faaslet::Wait& wait = job->run->wait();
   bool more = false;
   {
     auto state = state_.lock();
     const auto& running = here.running_;
-    if (running.timed_out || running.cancelled) return false;
-    if (state->parked.size() + state->parked_outside.size() >= options_.parked_max) return false;
-    if (wait.fd >= 0 && !begin_fd_wait(*state, job, wait)) return false;
+    if (running.timed_out || running.cancelled) return Park::kRefused;
+    if (wait.child && job->children->woken_) return Park::kGoesOn;
+    if (!wait.child && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
+      return Park::kRefused;
+    if (wait.fd >= 0 && !begin_fd_wait(*state, *job, wait)) return Park::kRefused;
     here.seat_.end_call();
-    here.running_.active = false;
+    here.running_.job = nullptr;
     --state->running;
-    const auto wakes_at = job.wakes_at();
+    job->ready_at = wait.deadline.value_or(Clock::time_point::max());
+    const auto wakes_at = job->wakes_at();
     watch(*state, wakes_at);
-    state->parked.emplace(wakes_at, std::move(job));
-    more = !state->queue.empty();
+    if (wait.child) {
+      state->queue.leave(*job);
+      job->children->awaits_ = job.get();
+      if (Job* child = job->children->first_that_waits()) {
+        next = state->queue.take(*child);
+        occupy(*state, here, *next);
+      }
+    }
+    Job& parked = *job;
+    parked.place = Job::Place::kParked;
+    parked.parked_at = state->parked.emplace(wakes_at, std::move(job));
+    more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
-  return true;
+  return Park::kParked;
+}
+
+// Of a job that is parked, whatever it waits for: it is so no longer.
+JobPtr Worker::take_parked(State& state, Job& job) {
+  Parked& parked = job.place == Job::Place::kParked ? state.parked : state.parked_outside;
+  JobPtr owned = std::move(parked.extract(job.parked_at).mapped());
+  job.place = Job::Place::kNowhere;
+  if (job.run->wait().child) {
+    job.children->awaits_ = nullptr;
+    state.queue.enter_again(job);
+  }
+  return owned;
 }
 
 bool Worker::begin_fd_wait(State& state, Job& job, const faaslet::Wait& wait) {
@@ -344,7 +424,7 @@ bool Worker::begin_fd_wait(State& state, Job& job, const faaslet::Wait& wait) {
       .data = {.u64 = number}};
   if (::epoll_ctl(waits_.get(), EPOLL_CTL_ADD, wait.fd, &event) != 0) return false;
   job.fd_wait = state.last_fd_wait = number;
-  state.fd_waits.emplace(number, job.wakes_at());
+  state.fd_waits.emplace(number, &job);
   return true;
 }
 
@@ -352,17 +432,6 @@ void Worker::end_fd_wait(State& state, Job& job) {
   if (job.fd_wait == 0) return;
   state.fd_waits.erase(std::exchange(job.fd_wait, 0));
   ::epoll_ctl(waits_.get(), EPOLL_CTL_DEL, job.run->wait().fd, nullptr);
-}
-
-std::optional<Worker::Job> Worker::take_fd_wait(State& state, uint64_t number) {
-  const auto known = state.fd_waits.find(number);
-  if (known == state.fd_waits.end()) return std::nullopt;
-  for (Parked* parked : {&state.parked, &state.parked_outside}) {
-    const auto [begin, end] = parked->equal_range(known->second);
-    for (auto it = begin; it != end; ++it)
-      if (it->second.fd_wait == number) return std::move(parked->extract(it).mapped());
-  }
-  return std::nullopt;
 }
 
 CallResult Worker::finish(Job& job, host::CallResult ended) {
@@ -394,6 +463,7 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   if (state.locks_taken)
     state.state_services->locks->release_all(state.call_key, ended.kind != host::CallResult::Kind::kExited);
   state.close_all();
+  state.children.reset();
   return result;
 }
 
@@ -410,17 +480,19 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
   };
   for (auto it = state->parked.end(); it != state->parked.begin();) {
     --it;
-    auto slot = give_up(it->second);
+    Job& job = *it->second;
+    auto slot = give_up(job);
     if (!slot) continue;
-    state->parked_outside.insert(state->parked.extract(it));
+    job.place = Job::Place::kParkedOutside;
+    job.parked_at = state->parked_outside.insert(state->parked.extract(it));
     return slot;
   }
   // Those that could go on but have no seat yet.
-  for (auto job = state->queue.rbegin(); job != state->queue.rend(); ++job) {
-    if (!job->run) continue;
-    if (auto slot = give_up(*job)) return slot;
-  }
-  return std::nullopt;
+  std::optional<faaslet::Slot> slot;
+  state->queue.for_each([&](Job& job) {
+    if (!slot && job.run) slot = give_up(job);
+  });
+  return slot;
 }
 
 // ---- deadlines ------------------------------------------------------------------------------------------------------
@@ -453,45 +525,50 @@ void Worker::watchdog_loop() {
   while (!state->stopping) {
     size_t ready = 0;
     for (const epoll_event& event : std::span(events).first(std::exchange(events_count, 0))) {
-      auto job = take_fd_wait(*state, event.data.u64);
-      if (!job) continue;
-      end_fd_wait(*state, *job);
-      put_job(*state, std::move(*job), Place::kFirst);
+      const auto waits = state->fd_waits.find(event.data.u64);
+      if (waits == state->fd_waits.end()) continue;
+      Job& job = *waits->second;
+      end_fd_wait(*state, job);
+      state->queue.add(take_parked(*state, job));
       ++ready;
     }
     const auto now = Clock::now();
     auto next = Clock::time_point::max();
     for (Attachment* attachment : state->attachments) {
       auto& running = attachment->running_;
-      if (!running.active || running.timed_out) continue;
-      if (running.deadline <= now) {
+      if (!running.job || running.timed_out) continue;
+      if (running.job->deadline <= now) {
         running.timed_out = true;
         attachment->seat_.interrupt(running.generation);
       } else {
-        next = std::min(next, running.deadline);
+        next = std::min(next, running.job->deadline);
       }
     }
-    std::vector<Job> late;
-    for (auto job = state->queue.begin(); job != state->queue.end();) {
-      if (job->deadline <= now) {
-        const auto index = job - state->queue.begin();
-        late.push_back(take_job(*state, job));
-        job = state->queue.begin() + index;
-      } else {
-        next = std::min(next, job->deadline);
-        ++job;
-      }
+    std::vector<Job*> expired;
+    const auto look_at = [&](Job& job) {
+      if (job.deadline <= now)
+        expired.push_back(&job);
+      else
+        next = std::min(next, job.deadline);
+    };
+    state->queue.for_each(look_at);
+    std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    Endings late;
+    for (Job* job : expired) {
+      stop(*state, *job, late);
+      late.back().status = CallStatus::kTimedOut;
     }
     for (Parked* parked : {&state->parked, &state->parked_outside}) {
       while (!parked->empty() && parked->begin()->first <= now) {
-        Job job = std::move(parked->extract(parked->begin()).mapped());
-        end_fd_wait(*state, job);
+        Job& job = *parked->begin()->second;
         if (job.deadline <= now) {
-          late.push_back(std::move(job));
+          stop(*state, job, late);
+          late.back().status = CallStatus::kTimedOut;
           continue;
         }
+        end_fd_wait(*state, job);
         next = std::min(next, job.deadline);
-        put_job(*state, std::move(job), Place::kFirst);
+        state->queue.add(take_parked(*state, job));
         ++ready;
       }
       if (!parked->empty()) next = std::min(next, parked->begin()->first);
@@ -499,7 +576,7 @@ void Worker::watchdog_loop() {
     state->watching_until = next;
     if (!late.empty() || ready) {
       state.lock().unlock();
-      for (Job& job : late) end_early(std::move(job), CallStatus::kTimedOut);
+      end(std::move(late));
       for (; ready; --ready) wake_();
       state.lock().lock();
       continue;

@@ -16,6 +16,10 @@
 // that waited too long, and waits for descriptors in the place of those that are parked. The queue is bounded, in all
 // and for each tenant.
 //
+// A call that makes calls of its own (worker/children.h) and waits for one of them that has not begun gives its seat to
+// it, and goes on there when that has ended: no other thread is woken for either. When a call ends, those that it has
+// made and that have not ended are cancelled, with all that they have made.
+//
 // A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call
 // it goes back there. Where slots run out, calls that wait give up theirs and go on in another.
 #pragma once
@@ -25,8 +29,9 @@
 #include <atomic>
 #include <deque>
 #include <functional>
-#include <map>
+#include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <unordered_map>
@@ -39,10 +44,25 @@
 #include "host/run.h"
 #include "host/state_access.h"
 #include "worker/call.h"
+#include "worker/call_graph.h"
+#include "worker/call_queue.h"
+#include "worker/children.h"
 #include "worker/file_view.h"
+#include "worker/function_source.h"
 #include "worker/pool.h"
 
 namespace spore::worker {
+
+// Of calls that calls make.
+struct ChainLimits {
+  uint32_t depth_max = 1'024;              // below the call from outside
+  size_t children_max = 10'000;            // that one call holds: begun, and not closed
+  size_t tree_calls_max = 100'000;         // that one call from outside leads to
+  uint64_t tree_bytes_max = 1ull << 30;    // of their inputs and of outputs that are kept, at once
+  uint64_t input_bytes_max = 64ull << 20;  // of one
+  size_t graphs_max = 1'000;               // of trees that have ended, remembered
+  size_t graph_calls_max = 200'000;        // calls in all of them
+};
 
 struct WorkerOptions {
   unsigned seats = 2;                      // calls that run at once
@@ -52,9 +72,23 @@ struct WorkerOptions {
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
+  size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
+  ChainLimits chain;
   PoolOptions pool;
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
+  functions::Registry* registry = nullptr;     // outlives the worker; null: calls can only call their own function
+};
+
+// What the rest of the host does for chained calls. Set before the first call; called on any thread.
+struct ChainHooks {
+  // A chained call has ended; its output has gone to its parent, and is counted as streamed; its log may be taken.
+  // Must not block.
+  std::function<void(CallResult&, const functions::LoadedFunction&, uint64_t input_bytes)> ended;
+  // A durable call for `once`, the same for the same; blocks. Unset: there are none.
+  std::function<Result<CallId>(const functions::FunctionId&, std::optional<uint64_t> version, Bytes input,
+                               const std::string& once)>
+      begin_detached;
 };
 
 struct WorkerStats {
@@ -94,10 +128,8 @@ class Worker {
 
     // The call that runs here; guarded by the worker's state.
     struct Running {
-      bool active = false;
-      CallId id;
+      Job* job = nullptr;
       uint64_t generation = 0;
-      Clock::time_point deadline;
       bool timed_out = false;
       bool cancelled = false;
     } running_;
@@ -107,7 +139,8 @@ class Worker {
   void submit(CallRequest request, CallDone done);
   // Runs one waiting call, if there is one and a seat is free. Attached threads only.
   void run_queued();
-  // Ends a waiting, running or parked call as kCancelled. False where there is no such call (any more).
+  // Ends a waiting, running or parked call as kCancelled, and with it all calls that it has made. False where there is
+  // no such call (any more).
   bool cancel(const CallId& id);
 
   // cancel() for every call.
@@ -118,62 +151,82 @@ class Worker {
   // Idle Faaslets unmap what they keep of state, so that replicas nobody uses can go.
   void drop_windows() { pool_.drop_windows(); }
 
-  // From now on calls are refused with kDraining; those that wait or run go on.
+  void set_hooks(ChainHooks hooks) { hooks_ = std::move(hooks); }
+  // Of the tree that began with that call, if it has made calls and is remembered.
+  std::optional<CallGraph> graph(const CallId& root) const;
+
+  // From now on calls from outside are refused with kDraining; those that wait or run go on.
   void drain();
   WorkerStats stats() const;
 
  private:
-  struct Job {
-    CallRequest request;
-    CallDone done;
-    Clock::time_point submitted;
-    Clock::time_point deadline;
-    // From when it starts.
-    Clock::time_point started;
-    StartKind start = StartKind::kNone;
-    std::chrono::microseconds starting{0};
-    std::unique_ptr<FaasletPool::Instance> instance;
-    std::optional<host::Run> run;
-    Clock::time_point ready_at;  // while it is parked
-    uint64_t fd_wait = 0;        // while it is parked for a descriptor: the number of that wait
-    Clock::time_point wakes_at() const { return std::min(ready_at, deadline); }
-  };
-  using Parked = std::multimap<Clock::time_point, Job>;  // by wakes_at()
+  friend class Children;
   struct State {
+    explicit State(size_t per_tenant_max) : queue(per_tenant_max) {}
     std::vector<Attachment*> attachments;
     size_t running = 0;
-    std::deque<Job> queue;
-    Parked parked;                                             // in their slots
-    Parked parked_outside;                                     // without one
-    std::unordered_map<uint64_t, Clock::time_point> fd_waits;  // by number: wakes_at() of the parked job
+    CallQueue queue;
+    std::list<JobPtr> loading;                    // chained calls whose functions are being loaded
+    Parked parked;                                // in their slots
+    Parked parked_outside;                        // without one
+    std::unordered_map<uint64_t, Job*> fd_waits;  // parked jobs by the number of their wait
     uint64_t last_fd_wait = 0;
-    std::unordered_map<std::string, size_t> waiting_of_tenant;
-    uint64_t queue_bytes = 0;
+    std::unordered_map<CallId, std::shared_ptr<CallTree>, CallIdHash> trees;
+    std::deque<std::shared_ptr<CallTree>> ended_trees;  // oldest first
+    size_t ended_calls = 0;                             // in them
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
   };
+  // A job that ends without a seat, and as what.
+  struct Ending {
+    JobPtr job;
+    CallStatus status = CallStatus::kCancelled;
+    Error error;  // kFailed
+  };
+  using Endings = std::vector<Ending>;
+  enum class Park : uint8_t {
+    kParked,
+    kGoesOn,   // what it waits for has come
+    kRefused,  // it has been interrupted, or there are too many
+  };
+
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
-  enum class Place : uint8_t { kFirst, kLast };
-  static void put_job(State& state, Job job, Place place);
-  static Job take_job(State& state, std::deque<Job>::iterator job);
-  void occupy(State& state, Attachment& here, const Job& job);
+  void occupy(State& state, Attachment& here, Job& job);
   void watch(State& state, Clock::time_point deadline);
-  // Starts the call or goes on with it, on a seat that it occupies.
-  void run(Attachment& here, Job job);
+  // Why a call cannot wait in the queue; nothing: it can.
+  std::optional<CallStatus> refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const;
+  // Runs jobs on a seat that the first one occupies, one after another as each hands it on.
+  void run(Attachment& here, JobPtr job);
+  // Starts the call or goes on with it, until it ends or waits. The job that goes on in its place, which has the seat.
+  JobPtr run_until_it_waits(Attachment& here, JobPtr job);
   // Gives the job a Faaslet of the pool, or its own a slot again.
   Result<void> prepare(Attachment& here, Job& job);
-  // False: it is no longer to be parked, as it has been interrupted or there are too many.
-  bool park(Attachment& here, Job& job);
+  Result<void> begin(Attachment& here, Job& job);
+  // kParked: `next`, if any, goes on here.
+  Park park(Attachment& here, JobPtr& job, JobPtr& next);
+  void unpark(State& state, Job& job);
+  static JobPtr take_parked(State& state, Job& job);
   // Registers what a job that is being parked waits for, and forgets it when it is no longer parked. begin_fd_wait
   // gives false where the descriptor cannot be waited for.
   bool begin_fd_wait(State& state, Job& job, const faaslet::Wait& wait);
   void end_fd_wait(State& state, Job& job);
-  // The parked job that waits under that number; nothing where it has gone on meanwhile.
-  static std::optional<Job> take_fd_wait(State& state, uint64_t number);
+
   static CallResult finish(Job& job, host::CallResult ended);
-  void end_early(Job job, CallStatus status);
+  CallResult finish_early(Job& job, const Ending& ending);
+  // Whatever must be told that the job has ended is told, its own calls are stopped. Takes the output where it is a
+  // child. Its parent, where that waited for it alone and may go on.
+  JobPtr settle(State& state, Job& job, CallResult& result, Endings& stopped);
+  JobPtr tell_parent(State& state, Job& job, CallResult& result);
+  void record_end(State& state, const Job& job, const CallResult& result);
+  // Takes the job from wherever it is, or interrupts it.
+  void stop(State& state, Job& job, Endings& stopped);
+  // Ends these, and all that they have begun.
+  void end(Endings endings);
+  // The answer of Children's loading.
+  void loaded(const std::shared_ptr<Children>& parent, uint32_t handle, Result<FunctionSource::Function> function);
+
   // The slot of the waiting call that wakes last of those that can go on in another one.
   std::optional<faaslet::Slot> reclaim_slot();
   size_t wait_for_events(Clock::time_point until, std::span<epoll_event> events);
@@ -181,12 +234,14 @@ class Worker {
 
   const WorkerOptions options_;
   const std::function<void()> wake_;
+  ChainHooks hooks_;
   Guarded<State> state_;
   std::atomic<uint64_t> parked_bytes_ = 0;  // of calls that wait without a slot
   FaasletPool pool_;
   UniqueFd waits_;           // an epoll set: what parked calls wait for, and watchdog_wakes_ (as number 0)
   UniqueFd watchdog_wakes_;  // an event that ends the watchdog's sleep
   std::thread watchdog_;
+  std::optional<FunctionSource> functions_;  // ends its work before the rest goes
 };
 
 }  // namespace spore::worker

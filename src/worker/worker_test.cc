@@ -6,88 +6,13 @@
 
 #include <future>
 
-#include "support/runtime.h"
+#include "worker/test_pool.h"
 
 namespace spore::worker {
 namespace {
 
+using namespace testing;
 using functions::LoadedFunction;
-
-// Threads that are attached to a worker and do what they are asked to: what the gateway's threads are to it.
-class Pool {
- public:
-  Pool(WorkerOptions options, unsigned threads) : worker(options, [this] { post([this] { worker.run_queued(); }); }) {
-    testing::arena();
-    for (unsigned i = 0; i < threads; ++i) {
-      threads_.emplace_back([this] {
-        const Worker::Attachment attachment(worker);
-        auto tasks = tasks_.lock();
-        for (;;) {
-          changed_.wait(tasks.lock(), [&] { return tasks->stopping || !tasks->waiting.empty(); });
-          if (tasks->waiting.empty()) return;
-          auto task = std::move(tasks->waiting.front());
-          tasks->waiting.pop_front();
-          tasks.lock().unlock();
-          task();
-          tasks.lock().lock();
-        }
-      });
-    }
-  }
-  ~Pool() {
-    worker.cancel_all();
-    tasks_.lock()->stopping = true;
-    changed_.notify_all();
-    threads_.clear();
-  }
-  void post(std::move_only_function<void()> task) {
-    tasks_.lock()->waiting.push_back(std::move(task));
-    changed_.notify_one();
-  }
-
- private:
-  struct Tasks {
-    std::deque<std::move_only_function<void()>> waiting;
-    bool stopping = false;
-  };
-  Guarded<Tasks> tasks_;
-  std::condition_variable changed_;
-
- public:
-  Worker worker;  // it wakes until it is gone
-
- private:
-  std::vector<std::jthread> threads_;
-};
-
-std::shared_ptr<const LoadedFunction> function(std::string_view text, functions::FunctionConfig config = {},
-                                               std::string tenant = "tenant") {
-  auto ready = testing::prepare(text);
-  EXPECT_TRUE(ready.has_value()) << (ready ? "" : ready.error().message);
-  LoadedFunction out;
-  out.id = {std::move(tenant), "function"};
-  out.version.number = 1;
-  out.version.config = std::move(config);
-  out.proto = ready->proto;
-  return std::make_shared<LoadedFunction>(std::move(out));
-}
-
-CallRequest request(std::shared_ptr<const LoadedFunction> function, std::string_view input = {}) {
-  CallRequest out;
-  out.function = std::move(function);
-  out.input.assign(input.begin(), input.end());
-  return out;
-}
-
-std::future<CallResult> start(Worker& worker, CallRequest request) {
-  std::promise<CallResult> promise;
-  auto future = promise.get_future();
-  worker.submit(std::move(request),
-                [promise = std::move(promise)](CallResult result) mutable { promise.set_value(std::move(result)); });
-  return future;
-}
-
-CallResult call(Pool& pool, CallRequest request) { return start(pool.worker, std::move(request)).get(); }
 
 constexpr std::string_view kEcho = R"((module
   (import "spore" "input_size" (func $size (result i32)))

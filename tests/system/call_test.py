@@ -89,12 +89,6 @@ class Outcomes(SystemTest):
         self.assertProblem(self.host.call("nobody/nobody"), 404, "not_found")
         self.assertProblem(self.host.call("t/..%2f"), 404, "not_found")
 
-    def test_asynchronous_calls_are_refused(self):
-        self.published("t/noop", NOOP)
-        self.assertProblem(self.host.call("t/noop", query="?async=1"), 501, "not_implemented")
-        answer = self.host.ask("POST", "/v1/functions/t/noop/call", headers={"Prefer": "respond-async"})
-        self.assertProblem(answer, 501, "not_implemented")
-
     def test_logs_tell_of_calls_and_what_they_wrote(self):
         self.published("logs/talks", """(module
           (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))

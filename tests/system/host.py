@@ -119,8 +119,8 @@ class Host:
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def ask(self, method, path, body=None, headers=None, timeout=DEADLINE_S):
-        connection = http.client.HTTPConnection(self.name, self.port, timeout=timeout)
+    def ask(self, method, path, body=None, headers=None, timeout_s=DEADLINE_S):
+        connection = http.client.HTTPConnection(self.name, self.port, timeout=timeout_s)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()

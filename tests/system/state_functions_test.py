@@ -179,7 +179,7 @@ class StateFunctions(StateGuestTest):
         self.wait_for(lambda: all(len(outcomes) > 3 for outcomes in everything))
         redis.send(signal.SIGSTOP)
         stopped = time.monotonic()
-        direct = Background(lambda: hosts[0].ask("PUT", "/v1/state/t/direct", b"x", timeout=2 * DEADLINE_S))
+        direct = Background(lambda: hosts[0].ask("PUT", "/v1/state/t/direct", b"x", timeout_s=2 * DEADLINE_S))
         threading.Event().wait(STOP_S)
         redis.send(signal.SIGCONT)
         went_on = time.monotonic()

@@ -1,23 +1,27 @@
 //go:build wasip1
 
-// Package spore is Spore for Go: the input and output of a call, and state.
+// Package spore is Spore for Go: the input and output of a call, calls of other functions, and state.
 //
 //	text := spore.Input()
 //	spore.Output(bytes.ToUpper(text))
 //	visits := spore.State("visits")
 //	_, err := visits.Append([]byte("."))
+//	picture, err := spore.Run("thumbnail", text)
 //
 // A program's standard input and output are the call's input and output too. State is byte arrays that outlive calls,
 // shared by the functions of a tenant (docs/state-objects.md). Functions of one host that map a value share its bytes in
 // memory; other hosts see them after a push there and a pull of their own.
 //
-// Errors of state are syscall.Errno: ENOENT (no such value), EINVAL, EAGAIN (not at that version), EFBIG (behind the
-// end), ENOMEM (no room on this host), ENOSPC (the store is full), ESTALE, ETIMEDOUT, EHOSTUNREACH, ENOTSUP (there is no
-// state here). The call's log says more. Needs GOOS=wasip1 and Go 1.21 or later.
+// Errors are syscall.Errno. Of calls: ENOENT (no such function), EINVAL, E2BIG (the input), EAGAIN (a limit is reached,
+// or the call still runs), EBADF, ENOTSUP; of a call that failed ECHILD (it trapped), ETIMEDOUT, EOVERFLOW (its output),
+// ECANCELED, EBUSY (no room for it), EIO. Of state: ENOENT (no such value), EINVAL, EAGAIN (not at that version), EFBIG
+// (behind the end), ENOMEM (no room on this host), ENOSPC (the store is full), ESTALE, ETIMEDOUT, EHOSTUNREACH, ENOTSUP
+// (there is no state here). The call's log says more. Needs GOOS=wasip1 and Go 1.21 or later.
 package spore
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -31,6 +35,34 @@ func inputRead(offset uint32, to unsafe.Pointer, sizeBytes uint32) uint32
 
 //go:wasmimport spore output_write
 func outputWrite(from unsafe.Pointer, sizeBytes uint32) uint32
+
+//go:wasmimport spore call
+func call(name unsafe.Pointer, nameBytes uint32, input unsafe.Pointer, inputBytes uint32) int64
+
+//go:wasmimport spore call_detached
+func callDetached(name unsafe.Pointer, nameBytes uint32, input unsafe.Pointer, inputBytes uint32,
+	id unsafe.Pointer) int64
+
+//go:wasmimport spore call_await
+func callAwait(handle uint32, timeoutMs uint32) int64
+
+//go:wasmimport spore call_await_any
+func callAwaitAny(handles unsafe.Pointer, count uint32, timeoutMs uint32) int64
+
+//go:wasmimport spore call_output_size
+func callOutputSize(handle uint32) int64
+
+//go:wasmimport spore call_output_read
+func callOutputRead(handle uint32, offset uint64, to unsafe.Pointer, sizeBytes uint32) int64
+
+//go:wasmimport spore call_message
+func callMessage(handle uint32, to unsafe.Pointer, sizeBytes uint32) int64
+
+//go:wasmimport spore call_cancel
+func callCancel(handle uint32) int64
+
+//go:wasmimport spore call_close
+func callClose(handle uint32) int64
 
 //go:wasmimport spore state_map
 func stateMap(key unsafe.Pointer, keyBytes uint32, sizeBytes uint64, flags uint32) int64
@@ -96,6 +128,141 @@ func ReadInput(offset uint32, to []byte) int {
 func Output(from []byte) {
 	outputWrite(unsafe.Pointer(unsafe.SliceData(from)), uint32(len(from)))
 	runtime.KeepAlive(from)
+}
+
+// Call is a call of another function of the same tenant. It runs beside this one until Close, or until this one ends:
+// it is cancelled then where it has not ended.
+type Call struct{ handle uint32 }
+
+// Forever is as long as this call may run.
+const Forever = ^uint32(0)
+
+const messageBytesMax = 4096
+
+// Failed is the error of a call that ended with an exit code that is not 0.
+type Failed struct {
+	ExitCode int32
+	Message  string
+}
+
+func (f *Failed) Error() string { return f.Message }
+
+// Begin begins a call of the function "name" or "name@version".
+func Begin(function string, input []byte) (*Call, error) {
+	name, nameBytes := State(function).raw()
+	handle, err := checked(call(name, nameBytes, unsafe.Pointer(unsafe.SliceData(input)), uint32(len(input))))
+	runtime.KeepAlive(input)
+	if err != nil {
+		return nil, err
+	}
+	return &Call{uint32(handle)}, nil
+}
+
+// Detach begins a durable call, which nobody awaits and which outlives this one: its id.
+func Detach(function string, input []byte) (string, error) {
+	var id [32]byte
+	name, nameBytes := State(function).raw()
+	err := failed(callDetached(name, nameBytes, unsafe.Pointer(unsafe.SliceData(input)), uint32(len(input)),
+		unsafe.Pointer(&id)))
+	runtime.KeepAlive(input)
+	if err != nil {
+		return "", err
+	}
+	return string(id[:]), nil
+}
+
+// Wait waits for its end: its exit code. EAGAIN: the time is up, and it still runs.
+func (c *Call) Wait(timeoutMs uint32) (int32, error) {
+	code, err := checked(callAwait(c.handle, timeoutMs))
+	return int32(code), err
+}
+
+// Output is that of one that has ended, whatever its exit code.
+func (c *Call) Output() ([]byte, error) {
+	size, err := checked(callOutputSize(c.handle))
+	if err != nil {
+		return nil, err
+	}
+	to := make([]byte, size)
+	got, err := checked(callOutputRead(c.handle, 0, unsafe.Pointer(unsafe.SliceData(to)), uint32(len(to))))
+	return to[:got], err
+}
+
+// Message is what went wrong, in words; at most 4 KiB of it.
+func (c *Call) Message() string {
+	text := make([]byte, messageBytesMax)
+	got, _ := checked(callMessage(c.handle, unsafe.Pointer(unsafe.SliceData(text)), uint32(len(text))))
+	return string(text[:got])
+}
+
+// Result waits for its end: its output. An exit code that is not 0 is a *Failed.
+func (c *Call) Result() ([]byte, error) {
+	code, err := c.Wait(Forever)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, c.Message())
+	}
+	if code != 0 {
+		return nil, &Failed{code, c.Message()}
+	}
+	return c.Output()
+}
+
+// Cancel ends it, with all that it has called.
+func (c *Call) Cancel() { callCancel(c.handle) }
+
+// Close gives its output back.
+func (c *Call) Close() { callClose(c.handle) }
+
+// AwaitAny waits until one of them has ended: its position.
+func AwaitAny(calls []*Call, timeoutMs uint32) (int, error) {
+	handles := make([]uint32, len(calls))
+	for i, c := range calls {
+		handles[i] = c.handle
+	}
+	first, err := checked(callAwaitAny(unsafe.Pointer(unsafe.SliceData(handles)), uint32(len(handles)), timeoutMs))
+	runtime.KeepAlive(handles)
+	return int(first), err
+}
+
+// Run calls the function and waits for its output.
+func Run(function string, input []byte) ([]byte, error) {
+	c, err := Begin(function, input)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Result()
+}
+
+// Map calls the function once with each input, all at the same time: their outputs in that order, or the first error.
+// Where a limit of the host is reached, it waits for one that runs before it begins the next.
+func Map(function string, inputs [][]byte) ([][]byte, error) {
+	calls := make([]*Call, 0, len(inputs))
+	defer func() {
+		for _, c := range calls {
+			c.Close()
+		}
+	}()
+	waited := 0
+	for _, input := range inputs {
+		c, err := Begin(function, input)
+		for ; err == syscall.EAGAIN && waited < len(calls); waited++ {
+			calls[waited].Wait(Forever)
+			c, err = Begin(function, input)
+		}
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, c)
+	}
+	outputs := make([][]byte, len(calls))
+	for i, c := range calls {
+		var err error
+		if outputs[i], err = c.Result(); err != nil {
+			return nil, err
+		}
+	}
+	return outputs, nil
 }
 
 // State is a state value, by its key (1 to 512 bytes of UTF-8). There need be none of that key yet.

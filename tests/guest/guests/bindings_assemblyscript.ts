@@ -1,8 +1,8 @@
 // The AssemblyScript binding: every call of it, in the three steps of bindings_test.cc. The first word of the input says
 // which; the exit code is the line that does not hold.
 import {
-  input, write, print, keys, State, Version, Merge, Element, LOCK_WRITE, LOCK_GLOBAL,
-  EAGAIN, EDEADLK, EFBIG, EINVAL, ENOENT,
+  input, write, print, keys, awaitAny, map, Call, State, Version, Merge, Element, LOCK_WRITE, LOCK_GLOBAL,
+  E2BIG, EAGAIN, EBADF, ECANCELED, ECHILD, EDEADLK, EFBIG, EINVAL, ENOENT,
 } from "../../../sdk/assemblyscript/spore";
 
 let failed: i32 = 0;
@@ -93,13 +93,47 @@ function third(): void {
   check(5, log.pull() == 0 && read(log, 0, 100) == "one, two, three");
 }
 
+function ownEntry(): i32 {
+  return 0;
+}
+
+function text(bytes: Uint8Array): string {
+  return String.UTF8.decodeUnsafe(bytes.dataStart, bytes.length);
+}
+
+function calls(): void {
+  const none = new Uint8Array(0);
+  const echo = Call.begin("echo", bytes("hello"));
+  check(1, echo.wait() == 0 && text(echo.output()) == "hello" && echo.message() == "");
+  const fails = Call.begin("fail", none);
+  check(2, fails.wait() == 3 && fails.output().length == 7 && fails.message() == "it exited with code 3");
+  const traps = Call.begin("trap", none);
+  check(3, traps.wait() == -ECHILD && traps.output().length == 0);
+  check(4, Call.begin("nobody", none).handle == -ENOENT && Call.begin("full", none).wait() == -EAGAIN);
+  check(5, Call.begin("..", none).cancel() == -EINVAL && Call.begin("echo", new Uint8Array(101)).handle == -E2BIG);
+  const never = Call.begin("never", none);
+  check(6, never.wait(5) == -EAGAIN && never.output().length == 0);
+  check(7, awaitAny([never, echo]) == 1 && awaitAny([never], 5) == -EAGAIN);
+  check(8, never.cancel() == 0 && never.wait() == -ECANCELED);
+  check(9, echo.close() == 0 && echo.wait() == -EBADF && echo.close() == -EBADF);
+  check(14, fails.close() == 0 && traps.close() == 0 && never.close() == 0);
+  const later = Call.begin("later", bytes("x"));
+  check(10, later.wait() == 0 && text(later.output()) == "x" && later.close() == 0);
+  const own = Call.self(ownEntry, none);
+  check(11, own.wait() == 0 && own.output().length == 4 && own.close() == 0);
+  const all = map("echo", [bytes("a"), bytes("b")]);
+  check(12, text(all[0].output()) + text(all[1].output()) == "ab" && map("full", [none])[0].handle == -EAGAIN);
+  check(13, Call.detached("echo", none) == "d".repeat(32) && Call.detached("..", none) == "");
+}
+
 export function spore_call(): i32 {
-  const text = String.UTF8.decode(input().buffer);
-  if (text == "first") first();
-  else if (text == "second") second();
-  else if (text == "third") third();
+  const step = String.UTF8.decode(input().buffer);
+  if (step == "first") first();
+  else if (step == "second") second();
+  else if (step == "third") third();
+  else if (step == "calls") calls();
   else failed = 98;
-  write(bytes(text));
+  write(bytes(step));
   print("");
   return failed;
 }

@@ -113,6 +113,36 @@ fn third() {
     check!(log.read(0, &mut text) == Ok(15) && &text[..15] == b"one, two, three");
 }
 
+extern "C" fn own_entry() -> i32 {
+    0
+}
+
+fn calls() {
+    use spore::{await_any, Call, FOREVER};
+    let echo = Call::new("echo", b"hello").unwrap();
+    check!(echo.wait(FOREVER) == Ok(0) && echo.output() == Ok(b"hello".to_vec()) && echo.message().is_empty());
+    check!(echo.result() == Ok(b"hello".to_vec()));
+    let fails = Call::new("fail", b"").unwrap();
+    check!(fails.wait(FOREVER) == Ok(3) && fails.output().unwrap().len() == 7);
+    check!(fails.result() == Err("it exited with code 3".to_string()));
+    check!(Call::new("trap", b"").unwrap().result() == Err("TRAPPED: it trapped: unreachable".to_string()));
+    check!(Call::new("nobody", b"").unwrap_err() == Error::NO_ENTRY);
+    check!(Call::new("full", b"").unwrap_err() == Error::AGAIN);
+    check!(Call::new("..", b"").unwrap_err() == Error::INVALID);
+    check!(Call::new("echo", &[0; 101]).unwrap_err() == Error::TOO_BIG);
+    let never = Call::new("never", b"").unwrap();
+    check!(never.wait(5) == Err(Error::AGAIN) && never.output() == Err(Error::AGAIN));
+    let both = [never, echo];
+    check!(await_any(&both, FOREVER) == Ok(1) && await_any(&both[..1], 5) == Err(Error::AGAIN));
+    both[0].cancel();
+    check!(both[0].wait(FOREVER) == Err(Error::CANCELED));
+    check!(Call::new("later", b"x").unwrap().result() == Ok(b"x".to_vec()));
+    check!(Call::of_this(own_entry, b"").unwrap().result().unwrap().len() == 4);
+    check!(spore::map("echo", &["a", "b"]) == [Ok(b"a".to_vec()), Ok(b"b".to_vec())]);
+    check!(spore::map("full", &["a"])[0].is_err());
+    check!(spore::call_detached("echo", b"").unwrap() == "d".repeat(32));
+}
+
 fn main() {
     let mut tail = [0; 4];
     let got = spore::input_read(2, &mut tail);
@@ -121,6 +151,7 @@ fn main() {
         Some("first") => first(),
         Some("second") => second(),
         Some("third") => third(),
+        Some("calls") => calls(),
         _ => check!(false),
     }
     spore::output(&spore::input());

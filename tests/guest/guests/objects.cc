@@ -310,9 +310,39 @@ int list(const std::string& key, std::span<char*> texts) {
   });
 }
 
+// spore::Call, with the functions of chain_test.cc; 0, or the line that does not hold.
+#define CHECK(condition) \
+  if (!(condition)) return __LINE__ & 127
+
+int own_entry() { return 0; }
+
+int calls() {
+  spore::Call echo("echo", "hello"), fails("fail", ""), traps("trap", ""), never("never", "");
+  CHECK(echo && echo.error() == 0 && echo.await() == 0 && echo.output() == "hello" && echo.message().empty());
+  CHECK(fails.await() == 3 && fails.output() == "xxxxxxx" && fails.message() == "it exited with code 3");
+  CHECK(traps.await() == -ECHILD && traps.output().empty() && traps.message() == "it trapped: unreachable");
+  CHECK(never.await(5) == -EAGAIN && never.output().empty());
+  spore::Call pair[] = {std::move(never), std::move(echo)};
+  CHECK(!echo && echo.error() == EBADF && echo.await() == -EBADF && echo.output().empty());
+  CHECK(spore::await_any(pair) == 1 && spore::await_any(std::span(pair, 1), 5) == -EAGAIN);
+  pair[0].cancel();
+  CHECK(pair[0].await() == -ECANCELED);
+  pair[1] = spore::Call("later", "x");
+  CHECK(pair[1].await() == 0 && pair[1].output() == "x");
+  const spore::Call nobody("nobody", ""), own(own_entry, "");
+  CHECK(!nobody && nobody.error() == ENOENT && nobody.await() == -ENOENT && own.await() == 0 &&
+        own.output().size() == 4);
+  const std::string inputs[] = {"a", "", "c"};
+  const std::vector<spore::Call> all = spore::map("echo", inputs);
+  CHECK(all.size() == 3 && all[0].output() == "a" && all[1].output().empty() && all[2].output() == "c");
+  CHECK(spore::map("full", inputs)[2].error() == EAGAIN);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "calls") return calls();
   if (argc < 3) return 98;
   const std::string_view object = argv[1];
   const std::string key = argv[2];

@@ -4,11 +4,13 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"reflect"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"spore/spore"
@@ -158,6 +160,44 @@ func grow() {
 	spore.Output([]byte(fmt.Sprintf("%08x", before)))
 }
 
+func calls() {
+	echo := as(spore.Begin("echo", []byte("hello")))
+	check("echo", as(echo.Wait(spore.Forever)) == 0 && string(as(echo.Output())) == "hello" && echo.Message() == "")
+	fails := as(spore.Begin("fail", nil))
+	check("fail", as(fails.Wait(spore.Forever)) == 3 && len(as(fails.Output())) == 7)
+	_, err := fails.Result()
+	var failed *spore.Failed
+	check("failed", errors.As(err, &failed) && failed.ExitCode == 3 && err.Error() == "it exited with code 3")
+	_, err = spore.Run("trap", nil)
+	check("trap", errors.Is(err, syscall.ECHILD) && strings.HasSuffix(err.Error(), "it trapped: unreachable"))
+	for name, wanted := range map[string]error{"nobody": syscall.ENOENT, "full": syscall.EAGAIN, "..": syscall.EINVAL} {
+		_, err = spore.Begin(name, nil)
+		check(name, err == wanted)
+	}
+	_, err = spore.Begin("echo", make([]byte, 101))
+	check("too big", err == syscall.E2BIG)
+	never := as(spore.Begin("never", nil))
+	_, err = never.Wait(5)
+	check("still runs", err == syscall.EAGAIN)
+	check("any", as(spore.AwaitAny([]*spore.Call{never, echo}, spore.Forever)) == 1)
+	_, err = spore.AwaitAny([]*spore.Call{never}, 5)
+	check("none", err == syscall.EAGAIN)
+	never.Cancel()
+	_, err = never.Wait(spore.Forever)
+	check("cancelled", err == syscall.ECANCELED)
+	for _, call := range []*spore.Call{echo, fails, never} {
+		call.Close()
+	}
+	_, err = echo.Output()
+	check("closed", err == syscall.EBADF)
+	check("later", string(as(spore.Run("later", []byte("x")))) == "x")
+	outputs := as(spore.Map("echo", [][]byte{[]byte("a"), []byte("b")}))
+	check("map", string(outputs[0])+string(outputs[1]) == "ab")
+	_, err = spore.Map("full", [][]byte{nil})
+	check("map of none", err == syscall.EAGAIN)
+	check("detached", as(spore.Detach("echo", nil)) == strings.Repeat("d", 32))
+}
+
 func main() {
 	input := spore.Input()
 	tail := make([]byte, 4)
@@ -173,6 +213,8 @@ func main() {
 		third()
 	case "grow":
 		grow()
+	case "calls":
+		calls()
 	default:
 		os.Exit(98)
 	}

@@ -1,4 +1,4 @@
-// A few threads for what may take long or wait for a disk (publishing, loading, changing the catalogue), so that no
+// A few threads for what may take long or wait for a disk (publishing, loading, storing calls), so that no
 // thread that serves calls ever does. The queue is bounded.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 #include "base/guarded.h"
 
-namespace spore::gateway {
+namespace spore {
 
 class Background {
  public:
@@ -42,4 +42,4 @@ class Background {
   std::vector<std::jthread> threads_;
 };
 
-}  // namespace spore::gateway
+}  // namespace spore

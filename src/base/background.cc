@@ -1,6 +1,6 @@
-#include "gateway/background.h"
+#include "base/background.h"
 
-namespace spore::gateway {
+namespace spore {
 
 Background::Background(unsigned threads, size_t queue_max) : queue_max_(queue_max) {
   for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
@@ -39,4 +39,4 @@ void Background::loop() {
   }
 }
 
-}  // namespace spore::gateway
+}  // namespace spore

@@ -1,0 +1,35 @@
+// Where the worker gets the functions that chained calls name. Whoever starts a call from outside brings its function.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "functions/registry.h"
+#include "state/operation.h"
+
+namespace spore::worker {
+
+class FunctionSource {
+ public:
+  using Function = std::shared_ptr<const functions::LoadedFunction>;
+
+  // Loads on `threads` threads, for tenants in turns. `registry` outlives it.
+  explicit FunctionSource(functions::Registry& registry, unsigned threads = 2)
+      : registry_(registry), pool_({.threads = threads}) {}
+
+  // That version (default: the current one); null: not loaded. Never blocks.
+  Function find(const functions::FunctionId& id, std::optional<uint64_t> version) const {
+    return registry_.find_loaded(id, version);
+  }
+  bool exists(const functions::FunctionId& id, std::optional<uint64_t> version) const;
+  // Calls back once, on another thread or here.
+  void load(const functions::FunctionId& id, std::optional<uint64_t> version,
+            std::function<void(Result<Function>)> loaded);
+
+ private:
+  functions::Registry& registry_;
+  state::BlockingPool pool_;
+};
+
+}  // namespace spore::worker

@@ -1,0 +1,75 @@
+// A call inside the worker, from its submission to its end. Guarded by the worker's state, but while it runs on a seat:
+// then what that seat's thread uses is its own.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "host/run.h"
+#include "worker/call.h"
+#include "worker/pool.h"
+
+namespace spore::worker {
+
+class Children;
+struct CallTree;
+struct Job;
+using JobPtr = std::unique_ptr<Job>;
+using Parked = std::multimap<Clock::time_point, JobPtr>;  // by Job::wakes_at()
+
+// Which waiting call is next: one that has begun, before those that have not; then the one deepest in its tree, as
+// others wait for it.
+struct Rank {
+  bool begun = false;
+  uint32_t depth = 0;
+  Priority priority = Priority::kNormal;
+  auto operator<=>(const Rank&) const = default;
+};
+
+struct Job {
+  enum class Place : uint8_t { kNowhere, kLoading, kQueued, kRunning, kParked, kParkedOutside };
+
+  CallRequest request;
+  CallDone done;                     // of a call from outside
+  std::shared_ptr<Children> parent;  // of a chained one: whose child it is,
+  uint32_t handle = 0;               // and under which handle
+  uint32_t depth = 0;                // 0: from outside
+  std::shared_ptr<CallTree> tree;    // of a chained one, with its place there
+  size_t record = 0;
+  std::optional<host::Entry> self;  // where it enters, if not where the function says
+  Clock::time_point submitted;
+  Clock::time_point deadline;
+
+  // From when it starts.
+  Clock::time_point started;
+  StartKind start = StartKind::kNone;
+  std::chrono::microseconds starting{0};
+  uint64_t input_bytes = 0;
+  std::unique_ptr<FaasletPool::Instance> instance;
+  std::optional<host::Run> run;
+  std::shared_ptr<Children> children;  // those that it has itself
+
+  Place place = Place::kNowhere;
+  void* seat = nullptr;               // kRunning: the Worker::Attachment
+  std::list<JobPtr>::iterator at;     // kLoading, kQueued: in the list of them
+  std::list<Job*>::iterator turn_at;  // kQueued (call_queue.h)
+  Rank rank;                          // the same
+  unsigned gates_passed = 0;          // where it counts (call_queue.h)
+  bool is_ready = false;              // kQueued: it waits for a seat alone
+  Clock::time_point ready_at;         // while it is parked
+  uint64_t fd_wait = 0;               // while it is parked for a descriptor: the number of that wait
+  Parked::iterator parked_at;         // kParked, kParkedOutside
+
+  Clock::time_point wakes_at() const { return std::min(ready_at, deadline); }
+  // Its function has been found: no later than that one's own limit of time allows.
+  void limit_time() {
+    deadline = std::min(deadline, submitted + std::chrono::milliseconds(request.function->version.config.timeout_ms));
+  }
+  // Of what it holds while it waits to begin.
+  uint64_t waiting_bytes() const;
+  const std::string& tenant() const { return request.function->id.tenant; }
+};
+
+}  // namespace spore::worker
