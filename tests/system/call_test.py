@@ -1,8 +1,10 @@
 """Calls over HTTP: the status table, bounds, and that one call never disturbs another."""
 
+import json
+import subprocess
 import unittest
 
-from host import Background, ECHO, ENDLESS, NOOP, SystemTest, says, wasm
+from host import Background, ECHO, ENDLESS, NOOP, SPORE, SystemTest, says, wasm
 
 TRAPS = {
     "unreachable": ("(func $inner unreachable) (func $outer (call $inner))", "unreachable", "unreachable"),
@@ -19,6 +21,17 @@ WRITES_FOR_EVER = """(module
     (i32.store (i32.const 0) (i32.const 1000)) (i32.store (i32.const 4) (i32.const 60000))
     (loop $again (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br $again))))"""
 
+# Calls its own table's first entry twice, the second of which traps.
+CALLS = """(module
+  (import "spore" "input_size" (func $size (result i32)))
+  (import "spore" "call_self" (func $call (param i32 i32 i32) (result i64)))
+  (import "spore" "call_await" (func $await (param i32 i32) (result i64)))
+  (memory (export "memory") 1) (table 1 funcref) (elem (i32.const 0) $leaf)
+  (func $leaf (if (call $size) (then unreachable)))
+  (func (export "spore_call")
+    (drop (call $await (i32.wrap_i64 (call $call (i32.const 0) (i32.const 0) (i32.const 0))) (i32.const -1)))
+    (drop (call $await (i32.wrap_i64 (call $call (i32.const 0) (i32.const 0) (i32.const 5))) (i32.const -1)))))"""
+
 
 class Outcomes(SystemTest):
     def test_exit_code_zero_gives_the_output(self):
@@ -30,6 +43,32 @@ class Outcomes(SystemTest):
             self.assertIn(answer.headers["Spore-Start"], ("restored", "warm", "cold"))
             self.assertGreaterEqual(int(answer.headers["Spore-Duration-Us"]), int(answer.headers["Spore-Start-Us"]))
             self.assertGreaterEqual(int(answer.headers["Spore-Queued-Us"]), 0)
+
+    def test_who_called_whom(self):
+        self.published("t/calls", CALLS)
+        answer = self.host.call("t/calls")
+        self.assertEqual(answer.status, 200, answer.body)
+        id = answer.headers["Spore-Call-Id"]
+        graph = json.loads(self.host.ask("GET", f"/v1/calls/{id}/graph").body)
+        self.assertEqual(graph["tenant"], "t")
+        root, first, second = graph["calls"]
+        self.assertEqual((root["id"], root["depth"], root["status"]), (id, 0, "ok"))
+        self.assertNotIn("parent", root)
+        for call, status, size in ((first, "ok", 0), (second, "trapped", 5)):
+            self.assertEqual((call["parent"], call["depth"], call["status"], call["function"], call["input_bytes"]),
+                             (id, 1, status, "calls", size))
+            self.assertLessEqual(call["submitted_us"], call["started_us"])
+            self.assertLessEqual(call["ended_us"], root["ended_us"])
+        self.assertLessEqual(first["ended_us"], second["submitted_us"])
+        self.assertProblem(self.host.ask("GET", f"/v1/calls/{'0' * 32}/graph"), 404)
+        self.assertProblem(self.host.ask("GET", "/v1/calls/x/graph"), 404)
+        done = subprocess.run([SPORE, "call", "t/calls", "--graph", "-d", "", "--server",
+                               f"http://{self.host.name}:{self.host.port}"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, r"(?m)^calls  ok  from \d+ to \d+ us\n  calls  ok  .*\n  calls  trapped  ")
+        # What its calls said and how they ended is in the function's log, as of any call.
+        logs = json.loads(self.host.ask("GET", "/v1/functions/t/calls/logs").body)["calls"]
+        self.assertEqual(sorted(call["outcome"] for call in logs), ["ok", "ok", "ok", "ok", "trapped", "trapped"])
 
     def test_another_exit_code_is_500(self):
         self.published("t/exits", '(module (func (export "spore_call") (result i32) (i32.const 42)))')
