@@ -505,7 +505,8 @@ local function raise_token()
   l.t = text(math.max(tonumber(l.t or 0) + 1, now * 1000))
   redis.call('HSET', lock, 't', l.t)
 end
--- Leases that ran out; what a writer pushes who lost it is refused from here on. The record stays for LIFE_MS after the last lease: so long a token says whether it is stale.
+-- Ends leases that ran out; what a writer pushes who lost it is refused from here on. The record stays for LIFE_MS
+-- after the last lease: so long a token says whether it is stale.
 local LIFE_MS = 86400000
 local function settle()
   if l.w and tonumber(l.we) < now then
@@ -525,8 +526,7 @@ local function live(lease) redis.call('PEXPIRE', lock, text(LIFE_MS + lease)) en
 )lua";
 
 // lock: ARGV 1 owner, 2 w or r, 3 lease in ms, 4 how many readers there may be. Gives {'ok', token, poisoned},
-// {'held'},
-// {'many'}.
+// {'held'}, {'many'}.
 constexpr const char* kLock = R"lua(
 probe()
 -- PRELUDE

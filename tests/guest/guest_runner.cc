@@ -66,9 +66,9 @@ faaslet::Seat& seat_of_this_thread() {
 }  // namespace
 
 std::string GuestRun::summary() const {
-  static constexpr const char* kKinds[] = {"exited", "trapped", "interrupted"};
+  static constexpr const char* kKinds[] = {"exited", "trapped", "interrupted", "not pushed"};
   return std::string(kKinds[static_cast<int>(result.kind)]) + " " + std::to_string(result.exit_code) + " '" +
-         result.trap.message + "' log: " + std::string(as_text(state.log));
+         result.trap.message + result.error.message + "' log: " + std::string(as_text(state.log));
 }
 
 GuestRun run_guest(const std::string& guest, std::vector<std::string> arguments, CallSetup setup, RunLimits limits,

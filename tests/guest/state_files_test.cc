@@ -88,6 +88,7 @@ struct FilesHost {
     setup.state_services = &services;
     setup.tenant = tenant;
     setup.call_key = "call " + std::to_string(++calls);
+    setup.push_on_success = push_on_success;
     return setup;
   }
   // The exit code, which is an errno; -1 where it did not come to that.
@@ -103,6 +104,7 @@ struct FilesHost {
   state::BlockingPool pool{{.threads = 2}};
   StateServices services{.tier = &tier, .pool = &pool};
   int calls = 0;
+  bool push_on_success = false;
   std::string output, log;  // of the last run
 };
 
@@ -130,6 +132,18 @@ TEST_F(GuestStateFiles, PathsThatAreNoKeysAndOperationsThatAreNotOfferedAreRefus
 TEST_F(GuestStateFiles, AreListedWithSmallBuffersWhileTheyChange) { check("list"); }
 
 TEST_F(GuestStateFiles, AndWindowsOfOneValueShowTheSameBytes) { check("window"); }
+
+TEST_F(GuestStateFiles, TheEndOfACallPublishesWhereItIsConfiguredSo) {
+  a_.push_on_success = true;
+  ASSERT_EQ(a_.run({"put", "k", "first"}), 0) << a_.log;
+  expect_text(b_, {"get", "k"}, "first");
+  expect_text(a_, {"get", "k"}, "first");
+  global_.away = true;  // who only reads what is here pushes nothing
+  expect_text(a_, {"get", "k"}, "first");
+  EXPECT_EQ(a_.run({"put", "k", "other"}), -1);
+  global_.away = false;
+  expect_text(b_, {"get", "k", "r"}, "first");
+}
 
 TEST_F(GuestStateFiles, OnlySyncPublishes) {
   ASSERT_EQ(a_.run({"put", "k", "first"}), 0) << a_.log;

@@ -18,6 +18,7 @@ struct StateHost {
   struct Call {
     Bytes input;
     std::string tenant = "t";
+    bool push_on_success = false;
     std::function<void(std::function<void()> interrupt)> meanwhile;  // as run_guest() has it
   };
   explicit StateHost(state::GlobalTier& global, state::LocalTierOptions options = {})
@@ -31,6 +32,7 @@ struct StateHost {
     static std::atomic<int> calls = 0;  // names a call among those of all hosts
     setup.call_key = "call " + std::to_string(++calls);
     setup.input = std::move(call.input);
+    setup.push_on_success = call.push_on_success;
     GuestRun out = run_guest(guest, std::move(arguments), std::move(setup), {}, std::move(call.meanwhile));
     if (out.state.locks_taken)  // as the worker does
       locks.release_all(out.state.call_key, out.result.kind != CallResult::Kind::kExited);

@@ -63,6 +63,25 @@ TEST_F(GuestState, AnotherHostSeesItAfterPushAndPull) {
   EXPECT_EQ(b_.run("state", {"get", "key"}).result.exit_code, kENOENT);
 }
 
+TEST_F(GuestState, IsPushedAtTheEndOfACallThatIsConfiguredSo) {
+  expect_ok(a_.run("state", {"put", "key", "first"}, {.push_on_success = true}));
+  EXPECT_EQ(output(b_.run("state", {"get", "key"})), "first");
+  EXPECT_EQ(a_.run("state", {"put", "key", "other", "3"}, {.push_on_success = true}).result.exit_code, 3);
+  expect_ok(b_.run("state", {"pull", "key"}));
+  EXPECT_EQ(output(b_.run("state", {"get", "key"})), "first");
+  // Another call pushes it with what it writes itself.
+  expect_ok(a_.run("state", {"put", "key", "third"}, {.push_on_success = true}));
+  expect_ok(b_.run("state", {"pull", "key"}));
+  EXPECT_EQ(output(b_.run("state", {"get", "key"})), "third");
+  // Somebody removed what it had here: that is told, and the replica goes.
+  expect_ok(b_.run("state", {"delete", "key"}));
+  const GuestRun removed = a_.run("state", {"put", "key", "again"}, {.push_on_success = true});
+  EXPECT_EQ(removed.result.kind, Kind::kNotPushed) << removed.summary();
+  EXPECT_EQ(removed.result.error.code, ErrorCode::kNotFound) << removed.summary();
+  expect_ok(a_.run("state", {"put", "key", "again"}, {.push_on_success = true}));
+  EXPECT_EQ(output(b_.run("state", {"get", "key"})), "again");
+}
+
 TEST_F(GuestState, OfAnotherTenantDoesNotExist) {
   expect_ok(a_.run("state", {"put", "key", "mine"}));
   expect_ok(a_.run("state", {"push", "key"}));

@@ -151,7 +151,8 @@ class LessMemoryThanState(StateGuestTest):
             self.skipTest(f"not on this machine: {missing}")
         self.addCleanup(pressure.close)
         swapped = bytes_swapped_out()
-        self.dirty_pages_survive(value_bytes // 4096, 2, ("--state-mib", "112"), lambda host: pressure.begin(host.process.pid))
+        self.dirty_pages_survive(value_bytes // 4096, 2, ("--state-mib", "112"),
+                                 lambda host: pressure.begin(host.process.pid))
         self.assertGreater(bytes_swapped_out() - swapped, value_bytes)
 
 
