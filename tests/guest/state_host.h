@@ -14,13 +14,15 @@
 
 namespace spore::host {
 
+struct StateHostCall {
+  Bytes input;
+  std::string tenant = "t";
+  bool push_on_success = false;
+  std::function<void(std::function<void()> interrupt)> meanwhile;  // as run_guest() has it
+};
+
 struct StateHost {
-  struct Call {
-    Bytes input;
-    std::string tenant = "t";
-    bool push_on_success = false;
-    std::function<void(std::function<void()> interrupt)> meanwhile;  // as run_guest() has it
-  };
+  using Call = StateHostCall;
   explicit StateHost(state::GlobalTier& global, state::LocalTierOptions options = {})
       : tracker(*state::WindowTracker::start(2)), tier(global, tracker.get(), options), locks(global, {}) {}
 
