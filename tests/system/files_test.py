@@ -170,7 +170,7 @@ class Files(SystemTest):
         self.assertEqual(said[0], str(len(commands)))
         self.assertEqual(said[1:5], commands.splitlines())
         self.assertEqual(said[5:7], ["", f"errno {EROFS}"])
-        self.assertEqual(sorted(said[7].split()), ["input", "output", "state"])
+        self.assertEqual(sorted(said[7].split()), ["call", "input", "output", "state"])
 
     def test_output_written_as_a_file_is_the_output(self):
         self.function()
