@@ -55,7 +55,7 @@ class PythonState(SystemTest):
         cls.module = PYTHON.read_bytes()
 
     def prepare(self, host, name, script):
-        answer = host.publish(name, self.module)
+        answer = host.ask("PUT", f"/v1/functions/{name}", self.module, timeout_s=300)  # what compiles is large
         self.assertIn(answer.status, (200, 201), answer.body)
         answer = host.configure(name, args=["-c", script], mounts={"/lib": "files:lib"}, env={"PYTHONPATH": "/lib"})
         self.assertEqual(answer.status, 200, answer.body)
