@@ -8,7 +8,8 @@ namespace spore::state {
 class QuotaTier::Growth {
  public:
   Growth(QuotaTier& tier, const std::string& tenant, const Usage& usage) : tier_(tier), tenant_(tenant), usage_(usage) {
-    Usage& all = (*tier_.growing_.lock())[tenant_];
+    auto growing = tier_.growing_.lock();
+    Usage& all = (*growing)[tenant_];
     all.keys += usage_.keys;
     all.bytes += usage_.bytes;
   }
