@@ -168,14 +168,6 @@ Result<AsyncCalls::Accepted> AsyncCalls::accept(Submission submission) {
   return Accepted{.record = std::move(inserted.record)};
 }
 
-Result<CallId> AsyncCalls::submit(const functions::FunctionId& function, Bytes input, std::string key,
-                                  uint32_t attempts_max) {
-  ASSIGN_OR_RETURN(
-      const Accepted accepted,
-      accept({.function = function, .input = std::move(input), .key = std::move(key), .attempts_max = attempts_max}));
-  return accepted.record.id;
-}
-
 Result<std::optional<CallRecord>> AsyncCalls::cancel(const CallId& id) {
   ASSIGN_OR_RETURN(const auto done, store_->change(
                                         id,

@@ -11,8 +11,8 @@
 // does not run it any more, as where its end could not be stored for want of room; or at the start, where the lock of
 // the database says that whoever ran it is gone.
 //
-// An attempt that the host's queue refused or held for too long, or that draining ended, was none. A call whose attempts are used up has
-// failed; unless its client waited for it, it is a dead letter, to be replayed or discarded.
+// An attempt that the host's queue refused or held for too long, or that draining ended, was none. A call whose
+// attempts are used up has failed; unless its client waited for it, it is a dead letter, to be replayed or discarded.
 //
 // Methods that return Result may wait for the disk. Any thread, but start() and stop().
 #pragma once
@@ -103,8 +103,6 @@ class AsyncCalls {
   // The call is on the disk when this returns. kNotFound: no such function; kAlreadyExists: the key stands for a call
   // that asked for something else; kInvalidArgument; kResourceExhausted, kUnavailable as CallStore::insert.
   Result<Accepted> accept(Submission submission);
-  // For calls that functions make and do not wait for: the id of the call; with a key, of the one that it stands for.
-  Result<CallId> submit(const functions::FunctionId& function, Bytes input, std::string key, uint32_t attempts_max);
 
   Result<std::optional<CallRecord>> find(const CallId& id) const { return store_->find(id); }
   Result<Bytes> output(const CallRecord& record) const { return store_->output(record); }

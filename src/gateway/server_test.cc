@@ -391,9 +391,7 @@ TEST_F(HttpServer, StreamsEvents) {
 
 TEST_F(HttpServer, TellsOfClientsThatDoNotWaitForTheirAnswers) {
   start();
-  const auto request = [](const char* who) {
-    return "GET /wait?" + std::string(who) + " HTTP/1.1\r\nHost: x\r\n\r\n";
-  };
+  const auto request = [](const char* who) { return "GET /wait?" + std::string(who) + " HTTP/1.1\r\nHost: x\r\n\r\n"; };
   Client waits = connect(), asks_ahead = connect(), asks_later = connect();
   waits.send(request("waits"));
   asks_ahead.send(request("asks_ahead") + "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");

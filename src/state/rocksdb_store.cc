@@ -144,12 +144,11 @@ Result<void> RocksDbStore::check_format() {
     return {};
   }
   if (there)
-    return fail(ErrorCode::kFailedPrecondition, path_ + " is in the format \"" + *there + "\", not in \"" +
-                                                    format_ + "\"");
+    return fail(ErrorCode::kFailedPrecondition,
+                path_ + " is in the format \"" + *there + "\", not in \"" + format_ + "\"");
   bool empty = true;
   TRY(scan("", "\xff", nullptr, [&](const Slice&, const Slice&) { return empty = false; }));
-  if (!empty)
-    return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's");
+  if (!empty) return fail(ErrorCode::kFailedPrecondition, path_ + " holds a RocksDB database that is not Spore's");
   rocksdb::WriteBatch batch;
   batch.Put(key, format_);
   rocksdb::WriteOptions options;

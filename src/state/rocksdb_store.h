@@ -1,6 +1,6 @@
-// A RocksDB database with the care that it takes: synced batches, errors, a disk that is full and has room again. Beside
-// RocksDbTier, whose format is the default, others may keep records of their own in one; a database says in the record
-// 'v' whose it is, all other keys are theirs. With rocksdb_*.cc the only place that includes RocksDB.
+// A RocksDB database with the care that it takes: synced batches, errors, a disk that is full and has room again.
+// Beside RocksDbTier, whose format is the default, others may keep records of their own in one; a database says in the
+// record 'v' whose it is, all other keys are theirs. With rocksdb_*.cc the only place that includes RocksDB.
 #pragma once
 
 #include <rocksdb/db.h>
@@ -55,8 +55,8 @@ class RocksDbStore {
   // Adds to the batch what removes all records of [begin, end): one by one where they are few.
   Result<void> drop(rocksdb::WriteBatch& batch, const rocksdb_records::KeyRange& range) const;
 
-  // Whether the disk has so many bytes beside what is still in memory. write() looks itself, and leaves the last few MiB
-  // to small batches.
+  // Whether the disk has so many bytes beside what is still in memory. write() looks itself, and leaves the last few
+  // MiB to small batches.
   bool has_room(uint64_t beside) const;
 
   rocksdb::DB& db() { return *db_; }

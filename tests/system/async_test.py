@@ -1,5 +1,6 @@
 """Durable calls: stored before they are acknowledged, run at least once, one visible result each."""
 
+import contextlib
 import http.client
 import os
 import random
@@ -400,46 +401,65 @@ class AsyncTest(SystemTest):
         self.assertEqual((again.headers["Spore-Call-Id"], again.headers["Spore-Replayed"]),
                          (first.headers["Spore-Call-Id"], "true"))
 
-    def test_a_full_disk_refuses_calls_and_stores_none_by_half(self):
+    @contextlib.contextmanager
+    def small_disk(self, *flags):
+        """A host whose data folder is on a disk of its own, and a function that fills that disk up."""
         with tempfile.TemporaryDirectory() as folder:
             if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", folder], capture_output=True).returncode != 0:
                 self.skipTest("a file system of its own takes root")
-            host = None
-            try:
-                host = Host(*QUICK, data=os.path.join(folder, "data"))
-                self.published("t/echo", ECHO, host)
-                accepted = {self.accept("t/echo", b"before", host): b"before"}
-                filler = os.path.join(folder, "filler")
-                with open(filler, "wb") as file:
-                    try:
-                        while True:
-                            file.write(bytes(1 << 20))
-                            file.flush()
-                    except OSError:
+            filler, host = os.path.join(folder, "filler"), None
+
+            def fill():
+                with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                    while file.write(bytes(1 << 20)):
                         pass
-                for body in (b"small", bytes(200_000)):
-                    for _ in range(5):
-                        answer = host.call("t/echo", body, query="?async=1")
-                        self.assertProblem(answer, 503, "unavailable")
-                        self.assertTrue(answer.headers["Retry-After"])
-                        answer = self.keyed("t/echo", "k", body, host)
-                        self.assertProblem(answer, 503, "unavailable")
-                self.assertEqual(host.call("t/echo", b"goes on").body, b"goes on")
-                os.remove(filler)
-                for body in (b"after", os.urandom(200_000)):
-                    accepted[self.accept("t/echo", body, host)] = body
-                for call, body in accepted.items():
-                    self.assertEqual(self.ended(call, host)["status"], "succeeded")
-                    self.assertTrue(self.output(call, host).body == body)
-                self.assertEqual(self.keyed("t/echo", "k", b"small", host).status, 200)  # the key stood for nothing
-                listed = {entry["id"] for entry in host.ask("GET", "/v1/calls?tenant=t").json()["calls"]}
-                self.assertEqual(len(listed), len(accepted) + 1)
-                self.assertTrue(set(accepted) <= listed)
-                self.assertEqual(len(os.listdir(os.path.join(host.data, "store", "calls"))), 1)
+                return filler
+
+            try:
+                host = Host(*flags, data=os.path.join(folder, "data"))
+                yield host, fill
             finally:
                 if host:
                     host.close()
                 subprocess.run(["umount", folder], check=True)
+
+    def test_a_full_disk_refuses_calls_and_stores_none_by_half(self):
+        with self.small_disk(*QUICK) as (host, fill):
+            self.published("t/echo", ECHO, host)
+            accepted = {self.accept("t/echo", b"before", host): b"before"}
+            filler = fill()
+            for body in (b"small", bytes(200_000)):
+                for _ in range(5):
+                    answer = host.call("t/echo", body, query="?async=1")
+                    self.assertProblem(answer, 503, "unavailable")
+                    self.assertTrue(answer.headers["Retry-After"])
+                    answer = self.keyed("t/echo", "k", body, host)
+                    self.assertProblem(answer, 503, "unavailable")
+            self.assertEqual(host.call("t/echo", b"goes on").body, b"goes on")
+            os.remove(filler)
+            for body in (b"after", os.urandom(200_000)):
+                accepted[self.accept("t/echo", body, host)] = body
+            for call, body in accepted.items():
+                self.assertEqual(self.ended(call, host)["status"], "succeeded")
+                self.assertTrue(self.output(call, host).body == body)
+            self.assertEqual(self.keyed("t/echo", "k", b"small", host).status, 200)  # the key stood for nothing
+            listed = {entry["id"] for entry in host.ask("GET", "/v1/calls?tenant=t").json()["calls"]}
+            self.assertEqual(len(listed), len(accepted) + 1)
+            self.assertTrue(set(accepted) <= listed)
+            self.assertEqual(len(os.listdir(os.path.join(host.data, "store", "calls"))), 1)
+
+    def test_a_call_whose_end_cannot_be_stored_runs_again_when_its_lease_is_over(self):
+        with self.small_disk("--async-lease", "1000", *QUICK) as (host, fill):
+            self.prepare(("sleep", "1000"), host=host)
+            call = self.accept("t/sleep-1000", b"x", host)
+            self.wait_for(lambda: self.runs_of(call) == ["1"])
+            filler = fill()
+            self.wait_for(lambda: host.metric("spore_async_attempts_total") == 1)
+            self.assertEqual(self.show(call, host=host)["status"], "running")
+            os.remove(filler)
+            document = self.ended(call, host)
+            self.assertEqual((document["status"], document["attempt"]), ("succeeded", 2))
+            self.assertEqual((self.output(call, host).body, self.runs_of(call)), (b"x", ["1", "2"]))
 
     def test_a_worker_without_room_costs_no_attempt(self):
         host = self.own_host("--queue", "0", "--seats", "1", *QUICK)
