@@ -17,6 +17,16 @@ EXAMPLES = ROOT / "examples"
 PRIMES = {0: 0, 2: 0, 3: 1, 100: 25, 5000: 669}
 INTERPRETERS = {"python": ("python.wasm", "-c", "py"), "javascript": ("quickjs.wasm", "-e", "js")}
 TRAPS = '(module (func $deep (export "spore_call") unreachable))'
+DETACHES = """(module
+  (import "spore" "call_detached" (func $detach (param i32 i32 i32 i32 i32) (result i64)))
+  (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 0) "echohello")
+  (func (export "spore_call") (result i32)
+    (local $error i32)
+    (local.set $error (i32.wrap_i64 (call $detach
+      (i32.const 0) (i32.const 4) (i32.const 4) (i32.const 5) (i32.const 100))))
+    (drop (call $write (i32.const 100) (i32.const 32)))
+    (i32.sub (i32.const 0) (local.get $error))))"""
 EXITS = '(module (func (export "spore_call") (result i32) (i32.const 3)))'
 # Of "echo", "endless", "traps", "exits": the same steps in two languages.
 PYTHON_TOLD = """
@@ -159,6 +169,18 @@ class ChainExamples(SystemTest):
         self.prepare_script("told-js/told", "javascript", JAVASCRIPT_TOLD)
         self.prepare_others("told-js")
         self.assertEqual(self.output("told-js/told", ""), JAVASCRIPT_SAID)
+
+    def test_a_detached_call_outlives_its_caller(self):
+        self.published("detached/echo", ECHO)
+        self.published("detached/detaches", DETACHES)
+        call = self.output("detached/detaches", "")
+        self.assertRegex(call, "^[0-9a-f]{32}$")
+        answer = self.host.ask("GET", f"/v1/calls/{call}?wait=30s")
+        self.assertEqual((answer.status, answer.json()["status"]), (200, "succeeded"), answer.body)
+        self.assertEqual(self.host.ask("GET", f"/v1/calls/{call}/output").body, b"hello")
+        self.assertEqual(self.host.ask("DELETE", "/v1/functions/detached/echo").status // 100, 2)
+        answer = self.host.call("detached/detaches")
+        self.assertEqual(answer.json()["exit_code"], 44, answer.body)  # ENOENT
 
     def prepare_others(self, tenant):
         for name, text in (("echo", ECHO), ("endless", ENDLESS), ("traps", TRAPS), ("exits", EXITS)):
