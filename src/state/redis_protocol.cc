@@ -20,7 +20,7 @@ void RedisRequest::add(std::string_view argument) {
   text_ += "\r\n";
   text_ += argument;
   text_ += "\r\n";
-  ++arguments_;
+  head_ = "*" + std::to_string(++arguments_) + "\r\n";
 }
 
 void RedisRequest::add_borrowed(std::span<const ByteSpan> pieces) {
@@ -32,17 +32,16 @@ void RedisRequest::add_borrowed(std::span<const ByteSpan> pieces) {
   for (const ByteSpan piece : pieces)
     if (!piece.empty()) borrowed_.push_back({text_.size(), piece});
   text_ += "\r\n";
-  ++arguments_;
+  head_ = "*" + std::to_string(++arguments_) + "\r\n";
 }
 
 size_t RedisRequest::size_bytes() const {
-  size_t size = text_.size() + std::to_string(arguments_).size() + 3;
+  size_t size = text_.size() + head_.size();
   for (const Borrowed& piece : borrowed_) size += piece.bytes.size();
   return size;
 }
 
 void RedisRequest::append_pieces(std::vector<ByteSpan>& out) const {
-  head_ = "*" + std::to_string(arguments_) + "\r\n";
   out.push_back(as_bytes(head_));
   const ByteSpan text = as_bytes(text_);
   size_t from = 0;

@@ -43,7 +43,7 @@ class RedisRequest {
   std::string text_;
   std::vector<Borrowed> borrowed_;
   size_t arguments_ = 0;
-  mutable std::string head_;
+  std::string head_ = "*0\r\n";
 };
 
 struct RedisReply {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "state/redis_client.h"
 #include "state/redis_url.h"
 
@@ -58,6 +60,16 @@ TEST(RedisProtocol, RequestsAreArraysOfStringsOfAnyBytes) {
   request.add_borrowed(ByteSpan());
   request.add("");
   EXPECT_EQ(wire(request), std::string("*5\r\n$3\r\nSET\r\n$4\r\nk\0\r\n\r\n$6\r\n012345\r\n$0\r\n\r\n$0\r\n\r\n", 47));
+}
+
+// With TSan; ASKING is sent so.
+TEST(RedisProtocol, OneRequestMayBeSentByManyThreadsAtOnce) {
+  const RedisRequest request{"ASKING"};
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (int round = 0; round < 1000; ++round) ASSERT_EQ(wire(request), "*1\r\n$6\r\nASKING\r\n");
+    });
 }
 
 TEST(RedisProtocol, ReadsEachKindOfReply) {
