@@ -71,21 +71,6 @@ namespace wasi {
 
 namespace {
 
-constexpr uint64_t kDevice = 0x53706f7265;  // "Spore"
-
-Filestat filestat(uint64_t size_bytes) {
-  Filestat out;
-  out.dev = kDevice;
-  out.filetype = static_cast<uint8_t>(FileType::kRegularFile);
-  out.nlink = 1;
-  out.size = size_bytes;
-  return out;
-}
-
-Status transferred(HostCall& call, GuestPtr<uint32_t> count, uint64_t bytes) {
-  return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
-}
-
 // Of all that is being written: what a guest can make the host hold.
 uint64_t unsent_input_bytes(const HostState& state) {
   uint64_t bytes = 0;
@@ -133,7 +118,7 @@ Status open_call_stream(HostCall& call, const std::string& function, const Virtu
 }
 
 Status stat_call_stream(HostCall& call, GuestPtr<Filestat> stat) {
-  return stat.copy_out(GuestMemory(call), filestat(0)) ? Errno::kSuccess : Errno::kFault;
+  return stat.copy_out(GuestMemory(call), filestat_of_virtual(0)) ? Errno::kSuccess : Errno::kFault;
 }
 
 Status read_call_stream(HostCall& call, Descriptor& descriptor, const Buffers& buffers, GuestPtr<uint32_t> nread) {
@@ -178,7 +163,7 @@ Status sync_call_stream(HostCall& call, Descriptor& descriptor) {
 Filestat filestat_of_call(HostState& state, const Descriptor& descriptor) {
   CallStream& stream = *descriptor.call_stream;
   const bool ended = stream.has_begun() && status_of(state, stream) == ChildCalls::Status::kEnded;
-  return filestat(ended ? stream.outcome(state).bytes.size() : 0);
+  return filestat_of_virtual(ended ? stream.outcome(state).bytes.size() : 0);
 }
 
 CallReadiness readiness_of_call(HostState& state, const Descriptor& descriptor, bool to_read) {

@@ -32,28 +32,13 @@ using state::LocalTier;
 using state::Replica;
 using StateFile = StateDispatch<Errno>;
 
-constexpr uint64_t kDevice = 0x53706f7265;  // "Spore"
-constexpr int kOpenAttemptsMax = 8;         // while others make and remove the value
+constexpr int kOpenAttemptsMax = 8;  // while others make and remove the value
 
 uint64_t inode_of(std::string_view key) {
   const Digest digest = sha256(as_bytes(key));
   uint64_t inode = 0;
   std::memcpy(&inode, digest.data(), sizeof(inode));
   return inode | 1;  // 0 stands for none
-}
-
-Filestat filestat_of_value(std::string_view key, uint64_t size_bytes) {
-  Filestat out;
-  out.dev = kDevice;
-  out.ino = inode_of(key);
-  out.filetype = static_cast<uint8_t>(FileType::kRegularFile);
-  out.nlink = 1;
-  out.size = size_bytes;
-  return out;
-}
-
-Status transferred(HostCall& call, GuestPtr<uint32_t> count, uint64_t bytes) {
-  return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
 }
 
 // Blocks. `pull`: takes over the newest version too.
@@ -204,7 +189,7 @@ Status stat_state_file(HostCall& call, const StatePath& path, GuestPtr<Filestat>
       return static_cast<int64_t>(manifest.size_bytes);
     });
   }
-  const bool ok = stat.copy_out(GuestMemory(call), filestat_of_value(path.key, size_bytes));
+  const bool ok = stat.copy_out(GuestMemory(call), filestat_of_virtual(size_bytes, inode_of(path.key)));
   return ok ? Errno::kSuccess : Errno::kFault;
 }
 
@@ -342,7 +327,7 @@ Status sync_state_file(HostCall& call, Descriptor& file) {
 }
 
 Filestat filestat_of_state(const Descriptor& file) {
-  return filestat_of_value(file.replica->id().key, file.replica->size_bytes());
+  return filestat_of_virtual(file.replica->size_bytes(), inode_of(file.replica->id().key));
 }
 
 // ---- the directory --------------------------------------------------------------------------------------------------

@@ -95,6 +95,10 @@ std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed);
 
 Filestat filestat_of(const struct stat& info);
 uint8_t file_type_of(unsigned mode);
+// Of a file that Spore itself shows, not the kernel.
+Filestat filestat_of_virtual(uint64_t size_bytes, uint64_t inode = 0);
+// Tells the guest how many bytes there were.
+Status transferred(HostCall& call, GuestPtr<uint32_t> count, uint64_t bytes);
 
 // The first component of a path, taken off it with the slash behind it.
 std::string_view take_component(std::string_view& path);

@@ -19,10 +19,6 @@ namespace {
 
 using Kind = Descriptor::Kind;
 
-Status transferred(HostCall& call, GuestPtr<uint32_t> count, size_t bytes) {
-  return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
-}
-
 // Where a stream would block: the guest waits, unless it asked not to.
 Status would_block(HostCall& call, const Descriptor& descriptor, int fd, short events) {
   if (descriptor.flags & fdflags::kNonblock) return Errno::kAgain;

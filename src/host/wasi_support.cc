@@ -129,6 +129,21 @@ std::expected<std::array<timespec, 2>, Errno> times_of(uint64_t atim, uint64_t m
   return std::array{*access, *change};
 }
 
+Filestat filestat_of_virtual(uint64_t size_bytes, uint64_t inode) {
+  constexpr uint64_t kDevice = 0x53706f7265;  // "Spore"
+  Filestat out;
+  out.dev = kDevice;
+  out.ino = inode;
+  out.filetype = static_cast<uint8_t>(FileType::kRegularFile);
+  out.nlink = 1;
+  out.size = size_bytes;
+  return out;
+}
+
+Status transferred(HostCall& call, GuestPtr<uint32_t> count, uint64_t bytes) {
+  return count.copy_out(GuestMemory(call), static_cast<uint32_t>(bytes)) ? Errno::kSuccess : Errno::kFault;
+}
+
 std::string_view take_component(std::string_view& path) {
   const size_t slash = path.find('/');
   const std::string_view component = path.substr(0, slash);

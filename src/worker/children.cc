@@ -186,7 +186,6 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
                                   .submitted = duration_cast<microseconds>(now - tree_->began),
                                   .input_bytes = input_bytes});
     auto child = std::make_unique<Child>();
-    child->id = job->request.id;
     child->job = job.get();
     child->bytes = input_bytes;
     tree_->bytes += input_bytes;

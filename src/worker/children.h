@@ -48,7 +48,6 @@ class Children final : public host::ChildCalls, public std::enable_shared_from_t
  private:
   friend class Worker;
   struct Child {
-    CallId id;
     Job* job = nullptr;  // until it has ended
     bool awaited = false;
     uint64_t bytes = 0;  // that it counts for in the tree

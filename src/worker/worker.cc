@@ -76,12 +76,7 @@ Worker::~Worker() {
   watchdog_.join();
   {
     auto state = state_.lock();
-    std::vector<Job*> jobs;
-    state->queue.for_each([&](Job& job) { jobs.push_back(&job); });
-    for (const JobPtr& job : state->loading) jobs.push_back(job.get());
-    for (const Parked* parked : {&state->parked, &state->parked_outside})
-      for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
-    for (Job* job : jobs) stop(*state, *job, left);
+    for (Job* job : all_jobs(*state)) stop(*state, *job, left);
   }
   for (Ending& ending : left)
     if (!ending.job->run) ending.status = CallStatus::kDraining;
@@ -155,23 +150,26 @@ void Worker::occupy(State& state, Attachment& here, Job& job) {
 
 // ---- ending from outside --------------------------------------------------------------------------------------------
 
+std::vector<Job*> Worker::all_jobs(const State& state) {
+  std::vector<Job*> jobs;
+  for (const Attachment* attachment : state.attachments)
+    if (attachment->running_.job) jobs.push_back(attachment->running_.job);
+  state.queue.for_each([&](Job& job) { jobs.push_back(&job); });
+  for (const JobPtr& job : state.loading) jobs.push_back(job.get());
+  for (const Parked* parked : {&state.parked, &state.parked_outside})
+    for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
+  return jobs;
+}
+
 bool Worker::cancel(const CallId& id) {
   Endings stopped;
   bool found = false;
   {
     auto state = state_.lock();
-    Job* job = nullptr;
-    const auto look_at = [&](Job& candidate) {
-      if (candidate.request.id == id) job = &candidate;
-    };
-    for (Attachment* attachment : state->attachments)
-      if (attachment->running_.job) look_at(*attachment->running_.job);
-    if (!job) state->queue.for_each(look_at);
-    if (!job) std::ranges::for_each(state->loading, [&](const JobPtr& loading) { look_at(*loading); });
-    for (const Parked* parked : {&state->parked, &state->parked_outside})
-      if (!job) std::ranges::for_each(*parked, [&](const auto& entry) { look_at(*entry.second); });
-    found = job != nullptr;
-    if (job) stop(*state, *job, stopped);
+    const auto jobs = all_jobs(*state);
+    const auto named = std::ranges::find(jobs, id, [](const Job* job) { return job->request.id; });
+    found = named != jobs.end();
+    if (found) stop(*state, **named, stopped);
   }
   end(std::move(stopped));
   return found;
@@ -181,14 +179,7 @@ void Worker::cancel_all() {
   Endings stopped;
   {
     auto state = state_.lock();
-    std::vector<Job*> jobs;
-    state->queue.for_each([&](Job& job) { jobs.push_back(&job); });
-    for (const JobPtr& job : state->loading) jobs.push_back(job.get());
-    for (const Parked* parked : {&state->parked, &state->parked_outside})
-      for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
-    for (const Attachment* attachment : state->attachments)
-      if (attachment->running_.job) jobs.push_back(attachment->running_.job);
-    for (Job* job : jobs) stop(*state, *job, stopped);
+    for (Job* job : all_jobs(*state)) stop(*state, *job, stopped);
   }
   end(std::move(stopped));
 }

@@ -220,6 +220,8 @@ class Worker {
   JobPtr settle(State& state, Job& job, CallResult& result, Endings& stopped);
   JobPtr tell_parent(State& state, Job& job, CallResult& result);
   void record_end(State& state, const Job& job, const CallResult& result);
+  // Those that run, wait, load and are parked.
+  static std::vector<Job*> all_jobs(const State& state);
   // Takes the job from wherever it is, or interrupts it.
   void stop(State& state, Job& job, Endings& stopped);
   // Ends these, and all that they have begun.
