@@ -407,6 +407,13 @@ Result<std::vector<faaslet::HostFunction>> link_for_initialisers(const wasm::Mod
   return links;
 }
 
+bool may_call(const wasm::ModuleInfo& module) {
+  return std::ranges::find_if(module.imports, [](const wasm::Import& import) {
+           const std::string_view name = import.name;
+           return name.starts_with("call") || name.starts_with("__faasm_") || name.starts_with("path_");
+         }) != module.imports.end();
+}
+
 std::string render_documentation() {
   std::string out =
       "# The host interface\n\n"

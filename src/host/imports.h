@@ -47,6 +47,8 @@ Result<std::vector<faaslet::HostFunction>> link(const wasm::ModuleInfo& module);
 // The same for a Faaslet that runs initialisers.
 Result<std::vector<faaslet::HostFunction>> link_for_initialisers(const wasm::ModuleInfo& module);
 constexpr size_t kLinkErrorBytesMax = 64 << 10;
+// Whether the module has a way to call other functions: by name, by Faasm's names, or by files.
+bool may_call(const wasm::ModuleInfo& module);
 
 // The text of docs/host-interface.md.
 std::string render_documentation();

@@ -5,7 +5,8 @@
 //   reverse
 //     \________________ CallTree ________________/           totals and records of the whole tree
 //
-// Made with the call that they belong to; most never have a child. What both the guest's thread and others use is
+// Made with the call that they belong to, if that has a way to call others or is itself a child (whose locks need to
+// know whom it is called by); most never have a child. What both the guest's thread and others use is
 // guarded by the worker's state.
 #pragma once
 

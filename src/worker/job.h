@@ -49,7 +49,7 @@ struct Job {
   uint64_t input_bytes = 0;
   std::unique_ptr<FaasletPool::Instance> instance;
   std::optional<host::Run> run;
-  std::shared_ptr<Children> children;  // those that it has itself
+  std::shared_ptr<Children> children;  // those that it has itself; null: it cannot have any
 
   Place place = Place::kNowhere;
   void* seat = nullptr;               // kRunning: the Worker::Attachment

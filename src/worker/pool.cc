@@ -305,6 +305,7 @@ Result<std::shared_ptr<const Program>> FaasletPool::program_of(
   auto program = std::make_shared<Program>();
   ASSIGN_OR_RETURN(program->links, host::link(object->module()));
   ASSIGN_OR_RETURN(program->entry, host::find_entry(object->module()));
+  program->may_call = host::may_call(object->module());
   auto programs = programs_.lock();
   std::erase_if(*programs, [](const auto& entry) { return entry.second.object.expired(); });
   (*programs)[object.get()] = {object, program};

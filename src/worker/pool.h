@@ -63,6 +63,7 @@ struct PoolStats {
 struct Program {
   std::vector<faaslet::HostFunction> links;
   host::Entry entry;
+  bool may_call = false;  // other functions
 };
 
 class FaasletPool {
@@ -82,6 +83,7 @@ class FaasletPool {
     faaslet::Faaslet& faaslet() { return *faaslet_; }
     host::HostState& state() { return state_; }
     const host::Entry& entry() const { return program_->entry; }
+    bool may_call() const { return program_->may_call; }
 
    private:
     friend class FaasletPool;

@@ -340,8 +340,6 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.output_held_max = kOutputHeldMax;
   }
   setup.limits.log_bytes_max = options_.log_bytes_max;
-  job.children = std::make_shared<Children>(*this, job);
-  setup.children = job.children;
   setup.state_services = options_.state;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
@@ -355,6 +353,8 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
     ASSIGN_OR_RETURN(job.instance, pool_.restore(function));
   }
+  if (job.instance->may_call() || job.parent) job.children = std::make_shared<Children>(*this, job);
+  state.children = job.children;
   job.instance->state() = std::move(state);
   job.run.emplace(job.instance->faaslet(), job.instance->state(), job.self ? *job.self : job.instance->entry(),
                   function.proto->initialised());
