@@ -541,7 +541,7 @@ void Worker::watchdog_loop() {
   while (!state->stopping) {
     size_t ready = 0;
     for (const epoll_event& event : std::span(events).first(std::exchange(events_count, 0))) {
-      const auto waits = state->fd_waits.find(event.data.u64);
+      const auto waits = state->fd_waits.find(uint64_t{event.data.u64});
       if (waits == state->fd_waits.end()) continue;
       Job& job = *waits->second;
       end_fd_wait(*state, job);
