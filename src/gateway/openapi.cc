@@ -197,6 +197,7 @@ std::string_view openapi() {
       "post": {
         "summary": "Call a function: the body is its input, the response its output",
         "parameters": [{"name": "timeout_ms", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "Shortens the configured one"},
+                       {"name": "priority", "in": "query", "schema": {"enum": ["low", "normal", "high"], "default": "normal"}, "description": "Of those that wait; high takes a key for all tenants"},
                        {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "respond-async: store the call and answer 202"},
                        {"name": "async", "in": "query", "schema": {"type": "string"}, "description": "1: the same"},
                        {"name": "attempts", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100},
