@@ -193,7 +193,8 @@ Broker::Broker(pid_t pid, UniqueFd socket, std::vector<std::string> names)
     : pid_(pid),
       pid_descriptor_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))),
       socket_(std::move(socket)),
-      names_(std::move(names)) {}
+      names_(std::move(names)),
+      buffer_(kBrokerMessageBytesMax - sizeof(ReplyHeader)) {}
 
 Broker::~Broker() {
   CHECK(state_.lock()->waiting.empty());
@@ -277,8 +278,7 @@ bool Broker::read_one(Clock::time_point deadline) {
   pollfd ready{socket_.get(), POLLIN, 0};
   if (poll_until({&ready, 1}, deadline) <= 0) return true;
   ReplyHeader header;
-  Bytes body(kBrokerMessageBytesMax - sizeof(header));
-  std::array<iovec, 2> parts{{{&header, sizeof(header)}, {body.data(), body.size()}}};
+  std::array<iovec, 2> parts{{{&header, sizeof(header)}, {buffer_.data(), buffer_.size()}}};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(kBrokerDescriptorsMax * sizeof(int))> control{};
   msghdr message{.msg_iov = parts.data(),
                  .msg_iovlen = parts.size(),
@@ -297,7 +297,7 @@ bool Broker::read_one(Clock::time_point deadline) {
       reply.descriptors.emplace_back(fd);
     }
   }
-  body.resize(static_cast<size_t>(n) - sizeof(header));
+  const ByteSpan body = ByteSpan(buffer_).first(static_cast<size_t>(n) - sizeof(header));
   auto state = state_.lock();
   const auto waiter = state->waiting.find(header.id);
   if (waiter == state->waiting.end()) return true;  // came too late: its descriptors are closed
@@ -308,7 +308,7 @@ bool Broker::read_one(Clock::time_point deadline) {
     waiter->second->reply =
         fail(ErrorCode::kResourceExhausted, "no descriptors left to take those of the broker's answer");
   else {
-    reply.bytes = std::move(body);
+    reply.bytes.assign(body.begin(), body.end());
     waiter->second->reply = std::move(reply);
   }
   return true;

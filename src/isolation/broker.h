@@ -90,6 +90,7 @@ class Broker {
   UniqueFd pid_descriptor_;
   UniqueFd socket_;
   const std::vector<std::string> names_;
+  Bytes buffer_;  // of the one that reads
   Guarded<State> state_;
   std::condition_variable changed_;
 };
