@@ -58,6 +58,9 @@ Result<void> check(const NetworkLimits& limits) {
   }
   if (limits.namespaces_max == 0 || limits.namespaces_max > kNamespacesMaxMax)
     return fail(ErrorCode::kInvalidArgument, "network namespaces: 1 to " + std::to_string(kNamespacesMaxMax));
+  if (limits.addresses <= limits.namespaces_max || limits.addresses > kAddressesMax)
+    return fail(ErrorCode::kInvalidArgument,
+                "addresses of IPv4: more than there are namespaces, at most " + std::to_string(kAddressesMax));
   return {};
 }
 

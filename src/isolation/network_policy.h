@@ -32,6 +32,7 @@ struct NetworkPolicy {
   std::vector<Destination> allow;  // names are resolved before (NetworkPool::allow)
   uint64_t egress_bits_per_second = 100'000'000;
   uint64_t ingress_bits_per_second = 100'000'000;
+  uint32_t sockets_max = 64;  // of one Faaslet, open at once; counted by the serving process
 
   bool operator==(const NetworkPolicy&) const = default;
 };
@@ -43,6 +44,7 @@ struct NetworkLimits {
   // Every function with a network may ask it for names (port 53). Unset: there is none. Never a loopback address.
   std::optional<IpAddress> resolver;
   uint32_t namespaces_max = 1'000;   // in all: ready, in use, being removed
+  uint32_t addresses = 120'000;      // of IPv4, that namespaces take in turn; more than namespaces_max
   uint32_t policies_max = 4'096;     // at once
   uint32_t destinations_max = 256;   // of one policy
   uint32_t connections_max = 1'024;  // of one namespace, at once, as the hub counts them
@@ -50,6 +52,7 @@ struct NetworkLimits {
 };
 constexpr uint64_t kBitsPerSecondMin = 64'000;
 constexpr uint32_t kNamespacesMaxMax = 16'384;
+constexpr uint32_t kAddressesMax = 120'000;
 
 Result<void> check(const NetworkLimits& limits);
 Result<void> check(const NetworkPolicy& policy, const NetworkLimits& limits);
