@@ -91,8 +91,7 @@ void answer(int socket, uint64_t id, Result<BrokerReply> result) {
   (void)::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-Result<BrokerReply> carry_out(const std::vector<BrokerOperation>& operations, const RequestHeader& header,
-                              ByteSpan request) {
+Result<BrokerReply> carry_out(std::vector<BrokerOperation>& operations, const RequestHeader& header, ByteSpan request) {
   if (header.reserved != 0) return fail(ErrorCode::kInvalidArgument, "a request with a field that must be 0");
   if (header.operation >= operations.size())
     return fail(ErrorCode::kInvalidArgument, "there is no operation " + std::to_string(header.operation));
@@ -102,7 +101,7 @@ Result<BrokerReply> carry_out(const std::vector<BrokerOperation>& operations, co
 }
 
 // One request. False when there will be no more.
-bool serve_one(int socket, const std::vector<BrokerOperation>& operations, Bytes& buffer) {
+bool serve_one(int socket, std::vector<BrokerOperation>& operations, Bytes& buffer) {
   iovec part{buffer.data(), buffer.size()};
   msghdr message{.msg_iov = &part, .msg_iovlen = 1};  // no room for descriptors: the kernel closes any that are sent
   const ssize_t n = ::recvmsg(socket, &message, MSG_DONTWAIT);
@@ -183,9 +182,15 @@ Result<std::unique_ptr<Broker>> Broker::start(std::vector<BrokerOperation> opera
   std::vector<std::string> names;
   for (const auto& operation : operations) names.push_back(operation.name);
   const pid_t parent = ::getpid();
+  // No signal ends the child before it has said which of them do.
+  sigset_t all{}, before{};
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);
   const pid_t pid = ::fork();
-  if (pid < 0) return fail_errno("fork");
+  const int error = errno;
   if (pid == 0) be_broker(its.get(), std::move(operations), parent);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return fail_errno("fork", error);
   return std::unique_ptr<Broker>(new Broker(pid, std::move(ours), std::move(names)));
 }
 

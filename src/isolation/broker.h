@@ -43,7 +43,7 @@ struct BrokerReply {
 // open before the fork is open there, except standard error.
 struct BrokerOperation {
   std::string name;
-  std::function<Result<BrokerReply>(ByteSpan request)> run;
+  std::move_only_function<Result<BrokerReply>(ByteSpan request)> run;
 };
 
 class Broker {

@@ -40,11 +40,13 @@ std::string join(const Items& items, Text text) {
 }  // namespace
 
 Result<IpAddress> IpAddress::parse(std::string_view text) {
-  IpAddress out;
   const std::string copy(text.substr(0, 64));
-  if (::inet_pton(AF_INET, copy.c_str(), out.bytes.data()) == 1 && copy.size() == text.size()) return out;
-  out.v6 = true;
-  if (::inet_pton(AF_INET6, copy.c_str(), out.bytes.data()) == 1 && copy.size() == text.size()) return out;
+  if (copy.size() == text.size() && !copy.contains('\0')) {
+    IpAddress out;
+    if (::inet_pton(AF_INET, copy.c_str(), out.bytes.data()) == 1) return out;
+    out.v6 = true;
+    if (::inet_pton(AF_INET6, copy.c_str(), out.bytes.data()) == 1) return out;
+  }
   return fail(ErrorCode::kInvalidArgument, "\"" + copy + "\" is no address of IPv4 or IPv6");
 }
 

@@ -106,101 +106,102 @@ bool is_dead(const Owner& owner) {
 
 // ---- rules ----------------------------------------------------------------------------------------------------------
 
-// In the hub. A refusal is answered, so that a guest's connect() fails at once.
+std::string family_of(const IpAddress& address) { return address.v6 ? "ip6" : "ip"; }
+
+std::string define(std::string_view name, std::string_view value) {
+  return "define " + std::string(name) + " = " + std::string(value) + "\n";
+}
+
+// A refusal is answered, so that a guest's connect() fails at once: TCP by a reset, since an ICMP message that comes
+// while connect() still runs is forgotten.
+constexpr std::string_view kRefuse = R"(
+ chain refuse {
+  meta l4proto tcp reject with tcp reset
+  reject with icmpx admin-prohibited
+ }
+)";
+
 std::string hub_rules(const NetworkLimits& limits) {
-  const std::string up = std::to_string(kUplinkGroup);
-  const std::string none = std::to_string(kNoPolicy);
   const std::string connections = std::to_string(limits.connections_max);
-  return "table inet spore {\n"
-         " set not_public_v4 { type ipv4_addr; flags interval; elements = { " +
-         not_public_v4() +
-         " }; }\n"
-         " set not_public_v6 { type ipv6_addr; flags interval; elements = { " +
-         not_public_v6() +
-         " }; }\n"
-         " set counted_v4 { type ipv4_addr; size 65536; flags dynamic; }\n"
-         " set counted_v6 { type ipv6_addr; size 65536; flags dynamic; }\n"
-         " map policies { type devgroup : verdict; }\n"
-         " chain refuse { reject with icmpx admin-prohibited; }\n"
-         " chain input { type filter hook input priority 0; policy drop; iifgroup != " +
-         up +
-         " goto refuse; }\n"
-         " chain output { type filter hook output priority 0; policy drop;\n"
-         "  meta l4proto { icmp, icmpv6 } accept; }\n"
-         " chain forward { type filter hook forward priority 0; policy drop;\n"
-         "  iifgroup " +
-         none +
-         " drop\n"
-         "  oifgroup " +
-         none +
-         " drop\n"
-         "  iifgroup " +
-         up + " oifgroup " + up +
-         " drop\n"
-         "  fib saddr . iif oif missing drop\n"
-         "  iifgroup != " +
-         up + " oifgroup != " + up +
-         " goto refuse\n"
-         "  ct state established,related accept\n"
-         "  ct state invalid drop\n"
-         "  iifgroup " +
-         up +
-         " drop\n"
-         "  ct state new add @counted_v4 { ip saddr ct count over " +
-         connections +
-         " } goto refuse\n"
-         "  ct state new add @counted_v6 { ip6 saddr ct count over " +
-         connections +
-         " } goto refuse\n"
-         "  iifgroup vmap @policies\n"
-         " }\n"
-         " chain postrouting { type nat hook postrouting priority srcnat; policy accept;\n"
-         "  oifgroup " +
-         up +
-         " masquerade; }\n"
-         "}\n";
+  return define("none", std::to_string(kNoPolicy)) + define("up", std::to_string(kUplinkGroup)) +
+         define("not_public_v4", "{ " + not_public_v4() + " }") +
+         define("not_public_v6", "{ " + not_public_v6() + " }") + "table inet spore {" + std::string(kRefuse) + R"(
+ set not_public_v4 { type ipv4_addr; flags interval; elements = $not_public_v4; }
+ set not_public_v6 { type ipv6_addr; flags interval; elements = $not_public_v6; }
+ set counted_v4 { type ipv4_addr; size 65536; flags dynamic; }
+ set counted_v6 { type ipv6_addr; size 65536; flags dynamic; }
+ map policies { type devgroup : verdict; }
+ chain input {
+  type filter hook input priority 0; policy drop;
+  iifgroup != $up goto refuse
+ }
+ chain output {
+  type filter hook output priority 0; policy drop;
+  meta l4proto { icmp, icmpv6 } accept
+  tcp flags & rst == rst accept
+ }
+ chain forward {
+  type filter hook forward priority 0; policy drop;
+  iifgroup $none drop
+  oifgroup $none drop
+  iifgroup $up oifgroup $up drop
+  fib saddr . iif oif missing drop
+  iifgroup != $up oifgroup != $up goto refuse
+  ct state established,related accept
+  ct state invalid drop
+  iifgroup $up drop
+  ct state new add @counted_v4 { ip saddr ct count over )" +
+         connections + R"( } goto refuse
+  ct state new add @counted_v6 { ip6 saddr ct count over )" +
+         connections + R"( } goto refuse
+  iifgroup vmap @policies
+ }
+ chain postrouting {
+  type nat hook postrouting priority srcnat; policy accept;
+  oifgroup $up masquerade
+ }
+}
+)";
 }
 
 // In the host's namespace: what comes from the uplink reaches no address of the host that it may not, also not by a
 // translation of the host's own (a container's published port); nothing goes into the uplink but answers.
 std::string host_rules(const std::string& table, const std::string& uplink, const IpAddress& v4, const IpAddress& v6,
                        const NetworkLimits& limits) {
-  const std::string from = "iifname \"" + uplink + "\" ";
-  std::string allowed;
+  std::string out = define("uplink", "\"" + uplink + "\"") + define("hub_v4", v4.to_string()) +
+                    define("hub_v6", v6.to_string()) + "table inet " + table + " {\n flags owner\n" +
+                    std::string(kRefuse) + R"(
+ chain allowed {
+ }
+ chain from_hub {
+  ip saddr != $hub_v4 drop
+  ip6 saddr != $hub_v6 drop
+  jump allowed
+  fib daddr type local goto refuse
+ }
+ chain prerouting {
+  type filter hook prerouting priority -150; policy accept;
+  iifname $uplink jump from_hub
+ }
+ chain forward {
+  type filter hook forward priority -10; policy accept;
+  oifname $uplink ct state established,related accept
+  oifname $uplink drop
+ }
+ chain postrouting {
+  type nat hook postrouting priority srcnat; policy accept;
+  ip saddr $hub_v4 oifname != $uplink masquerade
+  ip6 saddr $hub_v6 oifname != $uplink masquerade
+ }
+}
+)";
+  const std::string rule = "add rule inet " + table + " allowed ";
   for (const IpRange& range : limits.reachable)
-    allowed += "  " + from + (range.address.v6 ? "ip6" : "ip") + " daddr " + range.to_string() + " accept\n";
+    out += rule + family_of(range.address) + " daddr " + range.to_string() + " accept\n";
   if (limits.resolver)
-    allowed += "  " + from + (limits.resolver->v6 ? "ip6" : "ip") + " daddr " + limits.resolver->to_string() +
-               " meta l4proto { tcp, udp } th dport 53 accept\n";
-  const std::string to = "oifname \"" + uplink + "\" ";
-  return "table inet " + table +
-         " {\n"
-         " flags owner\n"
-         " chain prerouting { type filter hook prerouting priority -150; policy accept;\n"
-         "  " +
-         from + "ip saddr != " + v4.to_string() +
-         " drop\n"
-         "  " +
-         from + "ip6 saddr != " + v6.to_string() + " drop\n" + allowed + "  " + from +
-         "fib daddr type local reject with icmpx admin-prohibited\n"
-         " }\n"
-         " chain forward { type filter hook forward priority -10; policy accept;\n"
-         "  " +
-         to +
-         "ct state established,related accept\n"
-         "  " +
-         to +
-         "drop\n"
-         " }\n"
-         " chain postrouting { type nat hook postrouting priority srcnat; policy accept;\n"
-         "  ip saddr " +
-         v4.to_string() + " oifname != \"" + uplink +
-         "\" masquerade\n"
-         "  ip6 saddr " +
-         v6.to_string() + " oifname != \"" + uplink +
-         "\" masquerade\n"
-         " }\n"
-         "}\n";
+    out += rule + family_of(*limits.resolver) + " daddr " + limits.resolver->to_string() +
+           " meta l4proto { tcp, udp } th dport 53 accept\n";
+  return out;
 }
 
 std::string chain_of(uint32_t policy) { return "policy_" + std::to_string(policy); }
@@ -229,6 +230,9 @@ Result<void> NetworkHub::build() {
   TRY(set_sysctl("net/ipv4/ip_forward", "1"));
   has_v6_ = set_sysctl("net/ipv6/conf/all/forwarding", "1").has_value();
   if (has_v6_) TRY(set_sysctl("net/ipv6/conf/default/addr_gen_mode", "1"));  // no link-local addresses: nobody is asked
+  // Refusals are for the Faaslets, whose links have rates of their own; without them a guest waits in vain.
+  TRY(set_sysctl("net/ipv4/icmp_ratelimit", "0"));
+  if (has_v6_) TRY(set_sysctl("net/ipv6/icmp/ratelimit", "0"));
   TRY(firewall_->run(hub_rules(limits_)));
   // Of connections that have ended, so that many short ones do not reach their limit.
   TRY(set_sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "10"));
@@ -493,13 +497,12 @@ Result<void> NetworkHub::release(NamespaceId id) {
 std::string NetworkHub::policy_commands(uint32_t number, const NetworkPolicy& policy) const {
   const std::string rule = "add rule inet spore " + chain_of(number) + " ";
   std::string out;
-  for (const Destination& destination : policy.allow) {
-    out += rule + (destination.addresses.address.v6 ? "ip6" : "ip") + " daddr " + destination.addresses.to_string() +
+  for (const Destination& destination : policy.allow)
+    out += rule + family_of(destination.addresses.address) + " daddr " + destination.addresses.to_string() +
            (destination.protocol == Protocol::kTcp ? " tcp" : " udp") + " dport " +
            std::to_string(destination.port_first) + "-" + std::to_string(destination.port_last) + " accept\n";
-  }
   if (limits_.resolver)
-    out += rule + (limits_.resolver->v6 ? "ip6" : "ip") + " daddr " + limits_.resolver->to_string() +
+    out += rule + family_of(*limits_.resolver) + " daddr " + limits_.resolver->to_string() +
            " meta l4proto { tcp, udp } th dport 53 accept\n";
   if (policy.internet) {
     out += rule + "ip daddr != @not_public_v4 meta l4proto { tcp, udp } accept\n";
