@@ -151,22 +151,18 @@ void NetlinkBatch::add_default_route(uint32_t index, const IpAddress& gateway) {
   put(RTA_OIF, index);
 }
 
-void NetlinkBatch::remove_multicast_route(uint32_t index) {
-  begin(RTM_DELROUTE, 0,
-        rtmsg{.rtm_family = AF_INET6, .rtm_dst_len = 8, .rtm_table = RT_TABLE_LOCAL, .rtm_scope = RT_SCOPE_NOWHERE});
-  put_address(RTA_DST, *IpAddress::parse("ff00::"));
-  put(RTA_OIF, index);
-}
-
-void NetlinkBatch::add_unreachable(const IpRange& destination) {
+void NetlinkBatch::refuse_multicast(bool v6) {
+  // The kernel has a route for IPv6 multicast in its table of local addresses, which is looked at first, for each link;
+  // ours goes before it.
   begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL,
-        rtmsg{.rtm_family = static_cast<uint8_t>(family_of(destination.address)),
-              .rtm_dst_len = destination.prefix_bits,
-              .rtm_table = RT_TABLE_MAIN,
+        rtmsg{.rtm_family = static_cast<uint8_t>(v6 ? AF_INET6 : AF_INET),
+              .rtm_dst_len = static_cast<uint8_t>(v6 ? 8 : 4),
+              .rtm_table = static_cast<uint8_t>(v6 ? RT_TABLE_LOCAL : RT_TABLE_MAIN),
               .rtm_protocol = RTPROT_STATIC,
               .rtm_scope = RT_SCOPE_UNIVERSE,
               .rtm_type = RTN_UNREACHABLE});
-  put_address(RTA_DST, destination.address);
+  put_address(RTA_DST, *IpAddress::parse(v6 ? "ff00::" : "224.0.0.0"));
+  put<uint32_t>(RTA_PRIORITY, 1);
 }
 
 void NetlinkBatch::add_neighbour(uint32_t index, const IpAddress& address) {

@@ -37,8 +37,8 @@ class NetlinkBatch {
   void add_address(uint32_t index, const IpAddress& address, uint8_t prefix_bits);
   void add_route(uint32_t index, const IpRange& destination);  // the destination is on the link
   void add_default_route(uint32_t index, const IpAddress& gateway);
-  void remove_multicast_route(uint32_t index);  // IPv6: ff00::/8
-  void add_unreachable(const IpRange& destination);
+  // Multicast addresses of that family are refused, rather than sent on any link.
+  void refuse_multicast(bool v6);
   void add_neighbour(uint32_t index, const IpAddress& address);  // at kLinkAddress, for ever
   // Limits what the link sends: a token bucket, made, or changed where there is one. Counts bytes of Ethernet frames.
   void set_rate(uint32_t index, uint64_t bits_per_second);

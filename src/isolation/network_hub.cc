@@ -421,9 +421,9 @@ Result<MadeNamespace> NetworkHub::make_namespace() {
   inside.add_address(kEth0, v4, 32);
   inside.add_default_route(kEth0, gateway_v4);
   inside.add_neighbour(kEth0, gateway_v4);  // and so a guest makes no entries in the tables that all namespaces share
-  inside.add_unreachable(*IpRange::parse("224.0.0.0/4"));
+  inside.refuse_multicast(false);
   if (has_v6_) {
-    inside.remove_multicast_route(kEth0);
+    inside.refuse_multicast(true);
     inside.add_address(kEth0, v6, 128);
     inside.add_default_route(kEth0, gateway_v6());
     inside.add_neighbour(kEth0, gateway_v6());

@@ -121,6 +121,7 @@ TEST_F(NetworkTest, WithTheInternetReachesPublicAddressesAlone) {
                                           {"10.9.0.1", 8080, kRefused, "the host"},
                                           {"169.254.169.254", 8080, kRefused, "the metadata address"},
                                           {"224.0.0.1", 8080, kRefused, "multicast"},
+                                          {"ff0e::1", 8080, kRefused, "multicast"},
                                       });
 }
 
