@@ -84,7 +84,7 @@ int main(int argc, char** argv) {
   NetworkTestWorld world;
   constexpr size_t kReady = 32;
   auto broker = must(spore::isolation::Broker::start(network_operations(NetworkTestWorld::limits())));
-  auto pool = must(NetworkPool::open(*broker, {.ready = kReady}));
+  auto pool = must(NetworkPool::open(*broker, {.limits = NetworkTestWorld::limits(), .ready = kReady}));
   Servers servers;
   servers.serve_in(world.around());
   servers.start();

@@ -1,35 +1,32 @@
 #include "isolation/network_policy.h"
 
 #include <algorithm>
+#include <cctype>
 
 namespace spore::isolation {
 namespace {
 
 constexpr size_t kDestinationBytes = 1 + 16 + 1 + 1 + 2 + 2;
+constexpr size_t kNameBytesMax = 253;  // RFC 1035
 
 std::string describe(const Destination& destination) {
   return destination.addresses.to_string() + (destination.protocol == Protocol::kTcp ? " tcp " : " udp ") +
          std::to_string(destination.port_first) + "-" + std::to_string(destination.port_last);
 }
 
-Result<void> check_destination(const Destination& destination, const NetworkLimits& limits) {
-  const IpRange& addresses = destination.addresses;
-  if (!addresses.valid()) return fail(ErrorCode::kInvalidArgument, "a range of addresses is malformed");
-  if (destination.protocol != Protocol::kTcp && destination.protocol != Protocol::kUdp)
-    return fail(ErrorCode::kInvalidArgument, "protocols are TCP and UDP");
-  if (destination.port_first == 0 || destination.port_first > destination.port_last)
-    return fail(ErrorCode::kInvalidArgument, describe(destination) + ": no valid range of ports");
-  switch (reach_of(addresses)) {
-    case Reach::kPublic: return {};
-    case Reach::kPrivate:
-      if (std::ranges::any_of(limits.reachable, [&](const IpRange& range) { return range.contains(addresses); }))
-        return {};
-      return fail(ErrorCode::kPermissionDenied,
-                  describe(destination) + ": private addresses that this host does not let functions reach");
-    case Reach::kNever: break;
-  }
-  return fail(ErrorCode::kPermissionDenied,
-              describe(destination) + ": has loopback, link-local, multicast or reserved addresses in it");
+Result<void> check_ports(uint16_t first, uint16_t last, Protocol protocol, const std::string& whose) {
+  if (protocol != Protocol::kTcp && protocol != Protocol::kUdp)
+    return fail(ErrorCode::kInvalidArgument, whose + ": protocols are TCP and UDP");
+  if (first == 0 || first > last) return fail(ErrorCode::kInvalidArgument, whose + ": no valid range of ports");
+  return {};
+}
+
+Result<void> check_name(const NamedDestination& destination) {
+  const std::string& name = destination.name;
+  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.'; };
+  if (name.empty() || name.size() > kNameBytesMax || !std::ranges::all_of(name, fits) || IpAddress::parse(name))
+    return fail(ErrorCode::kInvalidArgument, "\"" + name.substr(0, kNameBytesMax) + "\" is no name of a host");
+  return check_ports(destination.port_first, destination.port_last, destination.protocol, name);
 }
 
 Result<void> check_rate(uint64_t bits_per_second, const NetworkLimits& limits) {
@@ -64,11 +61,32 @@ Result<void> check(const NetworkLimits& limits) {
   return {};
 }
 
+Result<void> check(const Destination& destination, const NetworkLimits& limits) {
+  const IpRange& addresses = destination.addresses;
+  if (!addresses.valid()) return fail(ErrorCode::kInvalidArgument, "a range of addresses is malformed");
+  TRY(check_ports(destination.port_first, destination.port_last, destination.protocol, describe(destination)));
+  switch (reach_of(addresses)) {
+    case Reach::kPublic: return {};
+    case Reach::kPrivate:
+      if (std::ranges::any_of(limits.reachable, [&](const IpRange& range) { return range.contains(addresses); }))
+        return {};
+      return fail(ErrorCode::kPermissionDenied,
+                  describe(destination) + ": private addresses that this host does not let functions reach");
+    case Reach::kNever: break;
+  }
+  return fail(ErrorCode::kPermissionDenied,
+              describe(destination) + ": has loopback, link-local, multicast or reserved addresses in it");
+}
+
 Result<void> check(const NetworkPolicy& policy, const NetworkLimits& limits) {
   if (policy.allow.size() > limits.destinations_max)
     return fail(ErrorCode::kInvalidArgument, std::to_string(policy.allow.size()) + " destinations; at most " +
                                                  std::to_string(limits.destinations_max) + " are possible");
-  for (const Destination& destination : policy.allow) TRY(check_destination(destination, limits));
+  for (const Destination& destination : policy.allow) TRY(check(destination, limits));
+  if (policy.allow_names.size() > limits.names_max)
+    return fail(ErrorCode::kInvalidArgument, std::to_string(policy.allow_names.size()) + " names; at most " +
+                                                 std::to_string(limits.names_max) + " are possible");
+  for (const NamedDestination& destination : policy.allow_names) TRY(check_name(destination));
   TRY(check_rate(policy.egress_bits_per_second, limits));
   return check_rate(policy.ingress_bits_per_second, limits);
 }

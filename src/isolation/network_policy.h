@@ -27,9 +27,20 @@ struct Destination {
   bool operator==(const Destination&) const = default;
 };
 
+// A host's name, whatever its addresses are now: those that the host's own resolver gives and that a policy may name.
+struct NamedDestination {
+  std::string name;  // of letters, digits, '-' and '.'
+  Protocol protocol = Protocol::kTcp;
+  uint16_t port_first = 1;
+  uint16_t port_last = 65'535;  // included
+
+  bool operator==(const NamedDestination&) const = default;
+};
+
 struct NetworkPolicy {
-  bool internet = false;           // every public address, any port, TCP and UDP
-  std::vector<Destination> allow;  // names are resolved before (NetworkPool::allow)
+  bool internet = false;  // every public address, any port, TCP and UDP
+  std::vector<Destination> allow;
+  std::vector<NamedDestination> allow_names;  // the pool resolves them; the broker knows addresses alone
   uint64_t egress_bits_per_second = 100'000'000;
   uint64_t ingress_bits_per_second = 100'000'000;
   uint32_t sockets_max = 64;  // of one Faaslet, open at once; counted by the serving process
@@ -46,7 +57,8 @@ struct NetworkLimits {
   uint32_t namespaces_max = 1'000;   // in all: ready, in use, being removed
   uint32_t addresses = 120'000;      // of IPv4, that namespaces take in turn; more than namespaces_max
   uint32_t policies_max = 4'096;     // at once
-  uint32_t destinations_max = 256;   // of one policy
+  uint32_t destinations_max = 256;   // of one policy, the addresses of its names included
+  uint32_t names_max = 32;           // of one policy
   uint32_t connections_max = 1'024;  // of one namespace, at once, as the hub counts them
   uint64_t bits_per_second_max = 10'000'000'000;
 };
@@ -56,8 +68,10 @@ constexpr uint32_t kAddressesMax = 120'000;
 
 Result<void> check(const NetworkLimits& limits);
 Result<void> check(const NetworkPolicy& policy, const NetworkLimits& limits);
+Result<void> check(const Destination& destination, const NetworkLimits& limits);
 
-// For the way to the broker, which trusts neither: parse() refuses what is not exactly a policy, not whether it may be.
+// For the way to the broker, without what it need not know (names, the count of sockets). parse_policy() refuses what
+// is not exactly that; whether the policy may be is check()'s question.
 Bytes serialize(const NetworkPolicy& policy);
 Result<NetworkPolicy> parse_policy(ByteSpan bytes);
 

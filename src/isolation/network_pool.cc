@@ -1,5 +1,6 @@
 #include "isolation/network_pool.h"
 
+#include <netdb.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +20,12 @@ constexpr auto kPostPatience = 1s;    // for a place in the broker's queue
 constexpr std::chrono::milliseconds kRetryAfter =
     20ms;  // where all namespaces are taken: about as long as the removal of some takes
 constexpr std::chrono::milliseconds kRetryAfterMax = 1s;
+
+constexpr size_t kAddressesOfNameMax = 64;
+
+void add(std::vector<Destination>& to, const Destination& destination) {
+  if (std::ranges::find(to, destination) == to.end()) to.push_back(destination);
+}
 
 Bytes id_bytes(NamespaceId id) {
   ByteWriter out;
@@ -43,16 +50,56 @@ PreparedPolicy::~PreparedPolicy() {
   (void)broker_.post("network.remove_policy", request.bytes(), Clock::now() + kPostPatience);
 }
 
-Result<void> PreparedPolicy::allow(const std::vector<Destination>& more) {
+Result<void> PreparedPolicy::resolve(const ResolveName& resolve, const NetworkLimits& limits) {
+  std::vector<Destination> now;
+  for (const NamedDestination& named : policy_.allow_names) {
+    const auto addresses = resolve(named.name);
+    if (!addresses) continue;
+    for (const IpAddress& address : *addresses) {
+      const Destination destination{.addresses = IpRange::of(address),
+                                    .protocol = named.protocol,
+                                    .port_first = named.port_first,
+                                    .port_last = named.port_last};
+      if (check(destination, limits)) add(now, destination);
+    }
+  }
+  auto state = addresses_.lock();
+  const auto all = [](std::vector<Destination> some, const std::vector<Destination>& more) {
+    for (const Destination& destination : more) add(some, destination);
+    return some;
+  };
+  const auto old = all(state->latest, state->before);
+  state->before = std::exchange(state->latest, std::move(now));
+  const auto wanted = all(state->latest, state->before);
+  if (wanted == old) return {};
   NetworkPolicy changed = policy_;
-  changed.allow.insert(changed.allow.end(), more.begin(), more.end());
-  ByteWriter request;
-  request.write(number_);
-  Bytes bytes = request.take();
+  for (const Destination& destination : wanted)
+    if (changed.allow.size() < limits.destinations_max) changed.allow.push_back(destination);
+  ByteWriter number;
+  number.write(number_);
+  Bytes request = number.take();
   const Bytes body = serialize(changed);
-  bytes.insert(bytes.end(), body.begin(), body.end());
-  TRY(broker_.call("network.change_policy", bytes, Clock::now() + kChangePatience));
+  request.insert(request.end(), body.begin(), body.end());
+  TRY(broker_.call("network.change_policy", request, Clock::now() + kChangePatience));
   return {};
+}
+
+ResolveName host_resolver() {
+  return [](const std::string& name) -> Result<std::vector<IpAddress>> {
+    const addrinfo hints{.ai_socktype = SOCK_STREAM};
+    addrinfo* found = nullptr;
+    if (const int error = ::getaddrinfo(name.c_str(), nullptr, &hints, &found); error != 0)
+      return fail(ErrorCode::kNotFound, name + ": " + ::gai_strerror(error));
+    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
+    std::vector<IpAddress> out;
+    for (const addrinfo* at = found; at != nullptr && out.size() < kAddressesOfNameMax; at = at->ai_next) {
+      if (at->ai_family == AF_INET)
+        out.push_back(IpAddress::from_v4(reinterpret_cast<const sockaddr_in*>(at->ai_addr)->sin_addr));
+      if (at->ai_family == AF_INET6)
+        out.push_back(IpAddress::from_v6(reinterpret_cast<const sockaddr_in6*>(at->ai_addr)->sin6_addr));
+    }
+    return out;
+  };
 }
 
 // ---- sockets --------------------------------------------------------------------------------------------------------
@@ -128,23 +175,31 @@ NetworkPool::NetworkPool(Broker& broker, NetworkPoolOptions options, std::string
       options_(std::move(options)),
       v4_problem_(std::move(v4_problem)),
       v6_problem_(std::move(v6_problem)),
-      filler_([this] { fill(); }) {}
+      filler_([this] { fill(); }),
+      resolver_([this] { resolve_names(); }) {}
 
 NetworkPool::~NetworkPool() {
   state_.lock()->stopping = true;
   changed_.notify_all();
   filler_.join();
+  resolver_.join();
   for (const MadeNamespace& made : state_.lock()->ready)
     (void)broker_.post("network.release", id_bytes(made.id), Clock::now() + kPostPatience);
 }
 
 Result<std::shared_ptr<PreparedPolicy>> NetworkPool::prepare(NetworkPolicy policy) {
+  TRY(check(policy, options_.limits));
   ASSIGN_OR_RETURN(const BrokerReply reply,
                    broker_.call("network.add_policy", serialize(policy), Clock::now() + kChangePatience));
   ByteReader in(reply.bytes);
   const auto number = in.read<uint32_t>();
   CHECK(in.ok());
-  return std::shared_ptr<PreparedPolicy>(new PreparedPolicy(broker_, std::move(policy), number));
+  std::shared_ptr<PreparedPolicy> out(new PreparedPolicy(broker_, std::move(policy), number));
+  if (!out->policy_.allow_names.empty()) {
+    TRY(out->resolve(options_.resolve, options_.limits));
+    state_.lock()->named.push_back(out);
+  }
+  return out;
 }
 
 Result<MadeNamespace> NetworkPool::make() {
@@ -172,7 +227,7 @@ Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> pol
       ++state->made_late;
     }
   }
-  changed_.notify_one();
+  changed_.notify_all();
   if (!made) {
     ASSIGN_OR_RETURN(made, make());
   }
@@ -180,7 +235,7 @@ Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> pol
   request.write(made->id.slot);
   request.write(made->id.serial);
   request.write(policy->number_);
-  NetworkLease lease(std::move(policy), *made, options_.resolver);
+  NetworkLease lease(std::move(policy), *made, options_.limits.resolver);
   TRY(broker_.post("network.attach", request.bytes(), Clock::now() + kPostPatience));
   return lease;
 }
@@ -204,6 +259,23 @@ void NetworkPool::fill() {
     // All namespaces are taken, or the broker is gone: take() says so to whoever asks.
     changed_.wait_for(state.lock(), pause, [&] { return state->stopping; });
     pause = std::min(pause * 2, kRetryAfterMax);
+  }
+}
+
+void NetworkPool::resolve_names() {
+  for (;;) {
+    std::vector<std::shared_ptr<PreparedPolicy>> policies;
+    {
+      auto state = state_.lock();
+      if (changed_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
+      std::erase_if(state->named, [](const auto& policy) { return policy.expired(); });
+      for (const auto& named : state->named)
+        if (auto policy = named.lock()) policies.push_back(std::move(policy));
+    }
+    for (const auto& policy : policies) {
+      if (state_.lock()->stopping) return;
+      (void)policy->resolve(options_.resolve, options_.limits);  // else the addresses stay, until the next time
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // Networks for Faaslets, made before they are asked for.
 //
-//   prepare(policy), when a function is loaded: its rules stand in the hub
+//   prepare(policy), when a function is loaded: its rules stand in the hub, its names are resolved now and again
 //   take(prepared), when a Faaslet starts: a namespace of the pool is given these rules -> NetworkLease
 //   lease.socket(), when the guest asks for one: made inside the namespace by the broker
 //
@@ -15,9 +15,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/guarded.h"
@@ -28,9 +31,15 @@
 
 namespace spore::isolation {
 
+// The addresses that a name has now. May take as long as the host's resolver does.
+using ResolveName = std::function<Result<std::vector<IpAddress>>(const std::string& name)>;
+ResolveName host_resolver();  // getaddrinfo()
+
 struct NetworkPoolOptions {
-  size_t ready = 32;                  // namespaces that wait to be taken
-  std::optional<IpAddress> resolver;  // as in the limits that the broker has
+  NetworkLimits limits;  // the same that the broker has, which alone enforces them
+  size_t ready = 32;     // namespaces that wait to be taken
+  ResolveName resolve = host_resolver();
+  std::chrono::milliseconds resolve_every{30'000};  // the names of all policies
 };
 
 // A policy whose rules stand in the hub, as long as this lives. Any thread.
@@ -40,19 +49,26 @@ class PreparedPolicy {
   PreparedPolicy(const PreparedPolicy&) = delete;
   PreparedPolicy& operator=(const PreparedPolicy&) = delete;
 
-  // What is allowed besides the policy's own destinations, instead of what was so before: the addresses of names.
-  // Applies to all who have the policy; connections that stand are left alone.
-  Result<void> allow(const std::vector<Destination>& more);
+  const NetworkPolicy& policy() const { return policy_; }
 
  private:
   friend class NetworkPool;
   friend class NetworkLease;
+  // What its names stood for when they were last looked up, and before that: an address goes when it was missing twice,
+  // so that names whose answers take turns work.
+  struct Addresses {
+    std::vector<Destination> latest;
+    std::vector<Destination> before;
+  };
   PreparedPolicy(Broker& broker, NetworkPolicy policy, uint32_t number)
       : broker_(broker), policy_(std::move(policy)), number_(number) {}
+  // Looks all names up and changes the rules. What a name's server says is trusted no more than a policy is.
+  Result<void> resolve(const ResolveName& resolve, const NetworkLimits& limits);
 
   Broker& broker_;
   const NetworkPolicy policy_;
   const uint32_t number_;
+  Guarded<Addresses> addresses_;
 };
 
 // A socket of a lease: it counts against the lease's limit until it is closed.
@@ -139,11 +155,13 @@ class NetworkPool {
     bool stopping = false;
     uint64_t made = 0;
     uint64_t made_late = 0;
+    std::vector<std::weak_ptr<PreparedPolicy>> named;  // policies with names
   };
 
   NetworkPool(Broker& broker, NetworkPoolOptions options, std::string v4_problem, std::string v6_problem);
   Result<MadeNamespace> make();
   void fill();
+  void resolve_names();
 
   Broker& broker_;
   const NetworkPoolOptions options_;
@@ -152,6 +170,7 @@ class NetworkPool {
   Guarded<State> state_;
   std::condition_variable changed_;
   std::thread filler_;
+  std::thread resolver_;
 };
 
 }  // namespace spore::isolation

@@ -103,6 +103,7 @@ class Servers {
     thread_ = std::thread([this] { loop(); });
   }
   uint64_t swallowed_bytes() const { return swallowed_; }
+  uint64_t datagrams() const { return datagrams_; }  // that came to any of them
 
  private:
   enum class Kind : uint8_t { kHello, kEcho, kSink, kSource, kSinkConnection, kSourceConnection };
@@ -143,6 +144,7 @@ class Servers {
         socklen_t size = sizeof(from);
         const ssize_t n =
             ::recvfrom(entry.fd.get(), buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&from), &size);
+        if (n >= 0) ++datagrams_;
         if (n >= 0) ::sendto(entry.fd.get(), buffer.data(), n, 0, reinterpret_cast<sockaddr*>(&from), size);
         return true;
       }
@@ -177,6 +179,7 @@ class Servers {
   std::vector<Entry> entries_;
   std::vector<Entry> accepted_;
   std::atomic<uint64_t> swallowed_ = 0;
+  std::atomic<uint64_t> datagrams_ = 0;
   std::thread thread_;
 };
 
@@ -242,7 +245,7 @@ inline const char* to_string(Attempt attempt) {
 
 // On a non-blocking socket of any namespace: connects, for UDP sends, and waits for an answer.
 inline Attempt attempt(int socket, Protocol protocol, const IpAddress& address, uint16_t port,
-                       std::chrono::milliseconds patience = std::chrono::milliseconds(500)) {
+                       std::chrono::milliseconds patience = std::chrono::seconds(5)) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   const auto wait = [&](short events) {
     pollfd ready{socket, events, 0};
