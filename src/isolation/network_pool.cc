@@ -15,7 +15,7 @@ using namespace std::chrono_literals;
 
 constexpr auto kOpenPatience = 10s;   // of Spore's start
 constexpr auto kChangePatience = 5s;  // of policies and new namespaces
-constexpr auto kSocketPatience = 2s;  // of a guest's
+constexpr auto kSocketPatience = 5s;  // of a guest's
 constexpr auto kPostPatience = 1s;    // for a place in the broker's queue
 constexpr std::chrono::milliseconds kRetryAfter =
     20ms;  // where all namespaces are taken: about as long as the removal of some takes

@@ -209,24 +209,30 @@ TEST_F(NetworkTest, NobodyReachesAFaaslet) {
 TEST_F(NetworkTest, AForgedSourceAddressGoesNowhere) {
   open();
   start_servers();
-  NetworkLease& other = take(allowing({"10.9.0.10"}));
-  NetworkLease& lease = take(allowing({"10.9.0.10"}));
-  // Its answer would not come back, so what counts is whether it arrives.
+  NetworkLease& other = take(allowing({"10.9.0.10", "fd99::10"}));
+  NetworkLease& lease = take(allowing({"10.9.0.10", "fd99::10"}));
+  // Its answer would not come back, so what counts is whether it arrives. Any process may bind a socket to an address
+  // that its namespace does not have; over IPv6 the kernel then also sends from it.
   const auto arrives = [&](const IpAddress& source) {
-    const auto socket = must(lease.socket(AF_INET, SOCK_DGRAM));
+    const IpAddress to = ip(source.v6 ? "fd99::10" : "10.9.0.10");
+    const auto socket = must(lease.socket(source.v6 ? AF_INET6 : AF_INET, SOCK_DGRAM));
     const int yes = 1;
-    EXPECT_EQ(::setsockopt(socket.get(), IPPROTO_IP, IP_FREEBIND, &yes, sizeof(yes)), 0);
+    if (source.v6)
+      EXPECT_EQ(::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_FREEBIND, &yes, sizeof(yes)), 0);
+    else
+      EXPECT_EQ(::setsockopt(socket.get(), IPPROTO_IP, IP_FREEBIND, &yes, sizeof(yes)), 0);
     const SocketAddress from(source, 0);
     EXPECT_EQ(::bind(socket.get(), from.get(), from.size), 0);
     const uint64_t before = servers_->datagrams();
-    (void)attempt(socket.get(), Protocol::kUdp, ip("10.9.0.10"), 8080, 10ms);
-    EXPECT_EQ(attempt(other, Protocol::kUdp, ip("10.9.0.10"), 8080), kReached);  // sent later, arrives later
+    (void)attempt(socket.get(), Protocol::kUdp, to, 8080, 10ms);
+    EXPECT_EQ(attempt(other, Protocol::kUdp, to, 8080), kReached);  // sent later, arrives later
     return servers_->datagrams() - before == 2;
   };
   EXPECT_TRUE(arrives(lease.v4()));
-  EXPECT_FALSE(arrives(other.v4()));
-  EXPECT_FALSE(arrives(ip("10.9.0.1")));
-  EXPECT_FALSE(arrives(ip("192.31.196.10")));
+  EXPECT_TRUE(arrives(*lease.v6()));
+  for (const IpAddress& forged :
+       {other.v4(), ip("10.9.0.1"), ip("192.31.196.10"), *other.v6(), ip("fd99::1"), ip("2620:4f:8000::10")})
+    EXPECT_FALSE(arrives(forged)) << forged.to_string();
 }
 
 TEST_F(NetworkTest, GivesSocketsOfTcpAndUdpAlone) {
