@@ -15,7 +15,7 @@ Result<Firewall> Firewall::open() {
   ::nft_ctx_buffer_error(out.context_.get());
   ::nft_ctx_buffer_output(out.context_.get());
   if (auto tables = out.list("list tables"); !tables)
-    return fail(ErrorCode::kFailedPrecondition, "the kernel has no nf_tables: " + tables.error().message);
+    return fail(ErrorCode::kFailedPrecondition, "nf_tables cannot be used: " + tables.error().message);
   return out;
 }
 

@@ -188,6 +188,7 @@ TEST_F(NetworkTest, NobodyReachesAFaaslet) {
   routes.add_route(uplink->index, IpRange::of(listening.v4()));
   routes.add_route(uplink->index, IpRange::of(*listening.v6()));
   ASSERT_TRUE(host.send(routes).has_value());
+  const uint64_t datagrams = servers_->datagrams();
   for (const int from : {world_->host(), world_->around()}) {
     const auto inside = must(InNetworkNamespace::enter(from));
     if (from == world_->around()) {
@@ -204,6 +205,7 @@ TEST_F(NetworkTest, NobodyReachesAFaaslet) {
             << (from == world_->host() ? "from the host to " : "from around the host to ") << to.to_string();
       }
   }
+  EXPECT_EQ(servers_->datagrams(), datagrams) << "datagrams came in, if no answers went out";
 }
 
 TEST_F(NetworkTest, AForgedSourceAddressGoesNowhere) {
