@@ -100,6 +100,11 @@ void NetlinkBatch::set_up(uint32_t index) {
   begin(RTM_NEWLINK, 0, ifinfomsg{.ifi_index = static_cast<int>(index), .ifi_flags = IFF_UP, .ifi_change = IFF_UP});
 }
 
+void NetlinkBatch::begin_to_send(uint32_t index) {
+  // Whoever asks for one link is told a state that is in force: rtnl_getlink() calls linkwatch_sync_dev().
+  begin(RTM_GETLINK, 0, ifinfomsg{.ifi_index = static_cast<int>(index)});
+}
+
 void NetlinkBatch::set_alias(uint32_t index, std::string_view alias) {
   begin(RTM_NEWLINK, 0, ifinfomsg{.ifi_index = static_cast<int>(index)});
   put(IFLA_IFALIAS, alias.data(), alias.size());
@@ -224,7 +229,7 @@ Result<void> NetlinkSocket::send(const NetlinkBatch& batch) {
   if (::send(socket_.get(), bytes.data(), bytes.size(), 0) < 0) return fail_errno("netlink send");
   // The kernel has carried out all of it by now, and what it says is there.
   Result<void> result;
-  std::array<uint8_t, 8192> buffer;
+  std::array<uint8_t, 16 << 10> buffer;  // for what begin_to_send() makes it say
   for (bool done = false; !done;) {
     const ssize_t n = ::recv(socket_.get(), buffer.data(), buffer.size(), 0);
     if (n < 0 && errno == EINTR) continue;

@@ -31,6 +31,9 @@ class NetlinkBatch {
   // A veth pair, both ends down; the peer in the namespace of that descriptor.
   void add_veth(const LinkEnd& end, const LinkEnd& peer, int peer_namespace);
   void set_up(uint32_t index);
+  // A link whose other end has just come up sends nothing until a worker of the kernel's has seen that. Makes it so
+  // now.
+  void begin_to_send(uint32_t index);
   void set_alias(uint32_t index, std::string_view alias);  // up to 255 bytes
   void set_group(uint32_t index, uint32_t group);
   // An address of this host, with the network of `range`'s prefix on that link, at once usable.

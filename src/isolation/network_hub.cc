@@ -285,7 +285,10 @@ Result<void> NetworkHub::build_uplink() {
   hub.set_up(kUplink);
   hub.add_default_route(kUplink, host_v4());
   if (has_v6_) hub.add_default_route(kUplink, host_v6);
-  return netlink_.send(hub);
+  TRY(netlink_.send(hub));
+  NetlinkBatch last;
+  last.begin_to_send(uplink_index_);
+  return host_netlink_.send(last);
 }
 
 Result<void> NetworkHub::remove_leftovers() {
@@ -429,6 +432,9 @@ Result<MadeNamespace> NetworkHub::make_namespace() {
     inside.add_neighbour(kEth0, gateway_v6());
   }
   TRY(made.netlink.send(inside));
+  NetlinkBatch last;
+  last.begin_to_send(made.link);
+  TRY(netlink_.send(last));
   addresses_used_[made.address] = true;
   slots_[number] = std::move(made);
   MadeNamespace out{.id = {.slot = number, .serial = slots_[number].serial}, .v4 = v4};

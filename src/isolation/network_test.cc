@@ -400,6 +400,17 @@ TEST_F(NetworkTest, FiveHundredAtOnce) {
   }
 }
 
+// A link that is up is not yet one that sends.
+TEST_F(NetworkTest, TheFirstDatagramOfANewNamespaceIsAnswered) {
+  open(NetworkTestWorld::limits(), 0);
+  start_servers();
+  auto policy = must(pool_->prepare(allowing({"10.9.0.10", "fd99::10"})));
+  for (int i = 0; i < 20; ++i) {
+    leases_.push_back(must(pool_->take(policy)));
+    EXPECT_EQ(attempt(leases_.back(), Protocol::kUdp, ip(i % 2 == 0 ? "10.9.0.10" : "fd99::10"), 8080), kReached) << i;
+  }
+}
+
 TEST_F(NetworkTest, ConnectionsOfOneFaasletAreLimited) {
   NetworkLimits limits = NetworkTestWorld::limits();
   limits.connections_max = 20;

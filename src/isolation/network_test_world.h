@@ -216,6 +216,9 @@ class NetworkTestWorld {
     for (const char* address : {"fd99::10", "fd99::11", "2620:4f:8000::10"}) there.add_address(2, ip(address), 64);
     there.add_default_route(2, ip("10.9.0.1"));
     must(around.send(there));
+    NetlinkBatch last;
+    last.begin_to_send(50);
+    must(host.send(last));
   }
   ~NetworkTestWorld() { CHECK(::setns(before_.get(), CLONE_NEWNET) == 0, errno); }
 
