@@ -450,8 +450,8 @@ class AsyncTest(SystemTest):
 
     def test_a_call_whose_end_cannot_be_stored_runs_again_when_its_lease_is_over(self):
         with self.small_disk("--async-lease", "1000", *QUICK) as (host, fill):
-            self.prepare(("sleep", "1000"), host=host)
-            call = self.accept("t/sleep-1000", b"x", host)
+            self.prepare(("sleep", "3000"), host=host)
+            call = self.accept("t/sleep-3000", b"x", host)
             self.wait_for(lambda: self.runs_of(call) == ["1"])
             filler = fill()
             self.wait_for(lambda: host.metric("spore_async_attempts_total") == 1)
