@@ -56,7 +56,7 @@ struct NetworkLimits {
   std::optional<IpAddress> resolver;
   uint32_t namespaces_max = 1'000;   // in all: ready, in use, being removed
   uint32_t addresses = 120'000;      // of IPv4, that namespaces take in turn; more than namespaces_max
-  uint32_t policies_max = 4'096;     // at once
+  uint32_t policies_max = 1'024;     // at once
   uint32_t destinations_max = 256;   // of one policy, the addresses of its names included
   uint32_t names_max = 32;           // of one policy
   uint32_t connections_max = 1'024;  // of one namespace, at once, as the hub counts them

@@ -34,6 +34,20 @@ Bytes id_bytes(NamespaceId id) {
   return out.take();
 }
 
+// All that a policy says.
+Bytes key_of(const NetworkPolicy& policy) {
+  ByteWriter out;
+  out.write_bytes(serialize(policy));
+  out.write(policy.sockets_max);
+  for (const NamedDestination& named : policy.allow_names) {
+    out.write_text(named.name);
+    out.write(named.protocol);
+    out.write(named.port_first);
+    out.write(named.port_last);
+  }
+  return out.take();
+}
+
 IpAddress read_address(ByteReader& in) {
   IpAddress out{.v6 = in.read<uint8_t>() == 1};
   for (uint8_t& byte : out.bytes) byte = in.read<uint8_t>();
@@ -189,16 +203,21 @@ NetworkPool::~NetworkPool() {
 
 Result<std::shared_ptr<PreparedPolicy>> NetworkPool::prepare(NetworkPolicy policy) {
   TRY(check(policy, options_.limits));
+  const Bytes key = key_of(policy);
+  {
+    auto state = state_.lock();
+    std::erase_if(state->policies, [](const auto& entry) { return entry.second.expired(); });
+    if (const auto found = state->policies.find(key); found != state->policies.end())
+      if (auto there = found->second.lock()) return there;
+  }
   ASSIGN_OR_RETURN(const BrokerReply reply,
                    broker_.call("network.add_policy", serialize(policy), Clock::now() + kChangePatience));
   ByteReader in(reply.bytes);
   const auto number = in.read<uint32_t>();
   CHECK(in.ok());
   std::shared_ptr<PreparedPolicy> out(new PreparedPolicy(broker_, std::move(policy), number));
-  if (!out->policy_.allow_names.empty()) {
-    TRY(out->resolve(options_.resolve, options_.limits));
-    state_.lock()->named.push_back(out);
-  }
+  if (!out->policy_.allow_names.empty()) TRY(out->resolve(options_.resolve, options_.limits));
+  state_.lock()->policies.insert_or_assign(key, out);
   return out;
 }
 
@@ -268,9 +287,9 @@ void NetworkPool::resolve_names() {
     {
       auto state = state_.lock();
       if (changed_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
-      std::erase_if(state->named, [](const auto& policy) { return policy.expired(); });
-      for (const auto& named : state->named)
-        if (auto policy = named.lock()) policies.push_back(std::move(policy));
+      for (const auto& [key, prepared] : state->policies)
+        if (auto policy = prepared.lock(); policy && !policy->policy_.allow_names.empty())
+          policies.push_back(std::move(policy));
     }
     for (const auto& policy : policies) {
       if (state_.lock()->stopping) return;

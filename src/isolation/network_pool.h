@@ -16,6 +16,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -155,7 +156,7 @@ class NetworkPool {
     bool stopping = false;
     uint64_t made = 0;
     uint64_t made_late = 0;
-    std::vector<std::weak_ptr<PreparedPolicy>> named;  // policies with names
+    std::map<Bytes, std::weak_ptr<PreparedPolicy>> policies;  // by what they say; dead ones until the next look
   };
 
   NetworkPool(Broker& broker, NetworkPoolOptions options, std::string v4_problem, std::string v6_problem);

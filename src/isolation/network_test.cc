@@ -271,6 +271,25 @@ TEST_F(NetworkTest, CountsSockets) {
   EXPECT_TRUE(lease.socket(AF_INET, SOCK_STREAM).has_value());
 }
 
+TEST_F(NetworkTest, EqualPoliciesShareTheirRules) {
+  NetworkLimits limits = NetworkTestWorld::limits();
+  limits.policies_max = 3;
+  open(limits);
+  const auto first = must(pool_->prepare(allowing({"10.9.0.10"})));
+  EXPECT_EQ(must(pool_->prepare(allowing({"10.9.0.10"}))), first);
+  NetworkPolicy few_sockets = allowing({"10.9.0.10"});
+  few_sockets.sockets_max = 1;
+  const auto second = must(pool_->prepare(few_sockets));
+  EXPECT_NE(second, first);
+  {
+    const auto third = must(pool_->prepare({.internet = true}));
+    const auto fourth = pool_->prepare({});
+    ASSERT_FALSE(fourth.has_value());
+    EXPECT_EQ(fourth.error().message, "all 3 network policies are in use");
+  }
+  EXPECT_TRUE(pool_->prepare({}).has_value());  // the third one's rules have gone with it
+}
+
 TEST_F(NetworkTest, PoliciesBeyondTheHostsLimitsAreRefused) {
   open();
   const auto refused = pool_->prepare(allowing({"10.9.0.11"}));
