@@ -22,6 +22,26 @@ constexpr size_t kReceiveBytes = 64 << 10;  // more than the kernel puts into on
 
 int family_of(const IpAddress& address) { return address.v6 ? AF_INET6 : AF_INET; }
 
+// A message of at least an ifinfomsg.
+LinkInfo read_link(ByteSpan message) {
+  ifinfomsg header;
+  std::memcpy(&header, message.data(), sizeof(header));
+  LinkInfo out{.index = static_cast<uint32_t>(header.ifi_index)};
+  for (ByteSpan rest = message.subspan(sizeof(header)); rest.size() >= sizeof(rtattr);) {
+    rtattr attribute;
+    std::memcpy(&attribute, rest.data(), sizeof(attribute));
+    if (attribute.rta_len < sizeof(attribute) || attribute.rta_len > rest.size()) break;
+    const ByteSpan value = rest.subspan(sizeof(attribute), attribute.rta_len - sizeof(attribute));
+    const std::string_view text = as_text(value);
+    if (attribute.rta_type == IFLA_IFNAME) out.name = text.substr(0, text.find('\0'));
+    if (attribute.rta_type == IFLA_IFALIAS) out.alias = text.substr(0, text.find('\0'));
+    if (attribute.rta_type == IFLA_GROUP && value.size() == sizeof(out.group))
+      std::memcpy(&out.group, value.data(), sizeof(out.group));
+    rest = rest.subspan(std::min<size_t>(rest.size(), RTA_ALIGN(attribute.rta_len)));
+  }
+  return out;
+}
+
 }  // namespace
 
 // ---- messages -------------------------------------------------------------------------------------------------------
@@ -130,6 +150,17 @@ void NetlinkBatch::add_address(uint32_t index, const IpAddress& address, uint8_t
                   .ifa_index = index});
   put_address(IFA_LOCAL, address);
   put_address(IFA_ADDRESS, address);
+  if (!address.v6) return;
+  // For IPv6 a worker of the kernel's adds this route, later; what comes in before is for nobody.
+  begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL,
+        rtmsg{.rtm_family = AF_INET6,
+              .rtm_dst_len = 128,
+              .rtm_table = RT_TABLE_LOCAL,
+              .rtm_protocol = RTPROT_STATIC,
+              .rtm_scope = RT_SCOPE_HOST,
+              .rtm_type = RTN_LOCAL});
+  put_address(RTA_DST, address);
+  put(RTA_OIF, index);
 }
 
 void NetlinkBatch::add_route(uint32_t index, const IpRange& destination) {
@@ -253,80 +284,36 @@ Result<void> NetlinkSocket::send(const NetlinkBatch& batch) {
   return result;
 }
 
-template <class Visit>
-Result<void> NetlinkSocket::dump(uint16_t type, size_t header_bytes, Visit visit) {
+Result<std::vector<LinkInfo>> NetlinkSocket::links() {
   struct {
     nlmsghdr header;
     rtgenmsg generic;
     uint8_t padding[3];
   } request{.header = {.nlmsg_len = sizeof(request),
-                       .nlmsg_type = type,
+                       .nlmsg_type = RTM_GETLINK,
                        .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
                        .nlmsg_seq = ++sequence_},
             .generic = {.rtgen_family = AF_UNSPEC}};
   if (::send(socket_.get(), &request, sizeof(request), 0) < 0) return fail_errno("netlink send");
+  std::vector<LinkInfo> out;
   Bytes buffer(kReceiveBytes);
   for (;;) {
     const ssize_t n = ::recv(socket_.get(), buffer.data(), buffer.size(), 0);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno("netlink answer");
-    const size_t end = static_cast<size_t>(n);
-    for (size_t at = 0; at + sizeof(nlmsghdr) <= end;) {
+    ByteSpan rest = ByteSpan(buffer).first(static_cast<size_t>(n));
+    while (rest.size() >= sizeof(nlmsghdr)) {
       nlmsghdr header;
-      std::memcpy(&header, buffer.data() + at, sizeof(header));
-      if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > end - at)
-        return fail(ErrorCode::kInternal, "a malformed answer of netlink");
-      if (header.nlmsg_type == NLMSG_DONE) return {};
-      if (header.nlmsg_type == NLMSG_ERROR) return fail(ErrorCode::kInternal, "netlink refused to list");
-      ByteSpan body = ByteSpan(buffer).subspan(at + sizeof(header), header.nlmsg_len - sizeof(header));
-      if (body.size() >= header_bytes) {
-        const ByteSpan head = body.first(header_bytes);
-        std::vector<std::pair<uint16_t, ByteSpan>> attributes;
-        for (ByteSpan rest = body.subspan(NLMSG_ALIGN(header_bytes)); rest.size() >= sizeof(rtattr);) {
-          rtattr attribute;
-          std::memcpy(&attribute, rest.data(), sizeof(attribute));
-          if (attribute.rta_len < sizeof(attribute) || attribute.rta_len > rest.size()) break;
-          attributes.emplace_back(attribute.rta_type,
-                                  rest.subspan(sizeof(attribute), attribute.rta_len - sizeof(attribute)));
-          rest = rest.subspan(std::min<size_t>(rest.size(), RTA_ALIGN(attribute.rta_len)));
-        }
-        visit(head, attributes);
-      }
-      at += NLMSG_ALIGN(header.nlmsg_len);
+      std::memcpy(&header, rest.data(), sizeof(header));
+      if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > rest.size())
+        return fail(ErrorCode::kInternal, "a malformed list of links");
+      if (header.nlmsg_type == NLMSG_DONE) return out;
+      if (header.nlmsg_type == NLMSG_ERROR) return fail(ErrorCode::kInternal, "links cannot be listed");
+      if (header.nlmsg_len >= sizeof(header) + sizeof(ifinfomsg))
+        out.push_back(read_link(rest.subspan(sizeof(header), header.nlmsg_len - sizeof(header))));
+      rest = rest.subspan(std::min<size_t>(rest.size(), NLMSG_ALIGN(header.nlmsg_len)));
     }
   }
-}
-
-Result<std::vector<LinkInfo>> NetlinkSocket::links() {
-  std::vector<LinkInfo> out;
-  TRY(dump(RTM_GETLINK, sizeof(ifinfomsg), [&](ByteSpan head, const auto& attributes) {
-    ifinfomsg header;
-    std::memcpy(&header, head.data(), sizeof(header));
-    LinkInfo link{.index = static_cast<uint32_t>(header.ifi_index)};
-    for (const auto& [type, value] : attributes) {
-      const std::string_view text = as_text(value);
-      if (type == IFLA_IFNAME) link.name = text.substr(0, text.find('\0'));
-      if (type == IFLA_IFALIAS) link.alias = text.substr(0, text.find('\0'));
-      if (type == IFLA_GROUP && value.size() == sizeof(link.group))
-        std::memcpy(&link.group, value.data(), sizeof(link.group));
-    }
-    out.push_back(std::move(link));
-  }));
-  return out;
-}
-
-Result<std::vector<IpAddress>> NetlinkSocket::addresses() {
-  std::vector<IpAddress> out;
-  TRY(dump(RTM_GETADDR, sizeof(ifaddrmsg), [&](ByteSpan head, const auto& attributes) {
-    ifaddrmsg header;
-    std::memcpy(&header, head.data(), sizeof(header));
-    IpAddress address{.v6 = header.ifa_family == AF_INET6};
-    for (const auto& [type, value] : attributes)
-      if ((type == IFA_LOCAL || (type == IFA_ADDRESS && address.v6)) && value.size() == address.size())
-        std::ranges::copy(value, address.bytes.begin());
-    out.push_back(address);
-  }));
-  return out;
 }
 
 }  // namespace spore::isolation

@@ -36,7 +36,7 @@ class NetlinkBatch {
   void begin_to_send(uint32_t index);
   void set_alias(uint32_t index, std::string_view alias);  // up to 255 bytes
   void set_group(uint32_t index, uint32_t group);
-  // An address of this host, with the network of `range`'s prefix on that link, at once usable.
+  // An address of this host, with the network of its prefix on that link, which must be up. At once usable.
   void add_address(uint32_t index, const IpAddress& address, uint8_t prefix_bits);
   void add_route(uint32_t index, const IpRange& destination);  // the destination is on the link
   void add_default_route(uint32_t index, const IpAddress& gateway);
@@ -86,12 +86,8 @@ class NetlinkSocket {
   // Carries it out. The error is that of the first change that failed.
   Result<void> send(const NetlinkBatch& batch);
   Result<std::vector<LinkInfo>> links();
-  Result<std::vector<IpAddress>> addresses();
 
  private:
-  template <class Visit>
-  Result<void> dump(uint16_t type, size_t header_bytes, Visit visit);
-
   UniqueFd socket_;
   uint32_t sequence_ = 0;
 };

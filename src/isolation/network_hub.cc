@@ -247,43 +247,46 @@ Result<void> NetworkHub::build() {
 }
 
 Result<void> NetworkHub::build_uplink() {
-  const Owner owner = this_owner();
-  ASSIGN_OR_RETURN(const auto taken, host_netlink_.addresses());
+  const std::string owner = this_owner().to_string();
+  // Its name says which number is free.
   uint32_t number = 0;
-  const auto host_v4 = [&] { return IpAddress::from_v4(kUplinksV4 + 4 * number + 1); };
-  while (number < kUplinksMax && std::ranges::find(taken, host_v4()) != taken.end()) ++number;
-  if (number == kUplinksMax)
-    return fail(ErrorCode::kResourceExhausted, std::to_string(kUplinksMax) + " Spores use this host's network already");
+  for (;; ++number) {
+    if (number == kUplinksMax)
+      return fail(ErrorCode::kResourceExhausted,
+                  std::to_string(kUplinksMax) + " Spores use this host's network already");
+    uplink_name_ = "spore" + std::to_string(number);
+    NetlinkBatch link;
+    link.add_veth({.name = "up", .index = kUplink, .group = kUplinkGroup}, {.name = uplink_name_},
+                  host_namespace_.get());
+    const auto made = netlink_.send(link);
+    if (made) break;
+    if (made.error().code != ErrorCode::kAlreadyExists) return made;
+  }
+  const IpAddress host_v4 = IpAddress::from_v4(kUplinksV4 + 4 * number + 1);
   const IpAddress hub_v4 = IpAddress::from_v4(kUplinksV4 + 4 * number + 2);
   const IpAddress host_v6 = own_v6(kUplinkNetwork, 4 * number + 1);
   const IpAddress hub_v6 = own_v6(kUplinkNetwork, 4 * number + 2);
-
-  uplink_name_ = "spore" + std::to_string(owner.pid);
-  host_table_ = owner.to_string();
-  // The rules stand before the link does.
-  {
-    ASSIGN_OR_RETURN(const auto in_host, InNetworkNamespace::enter(host_namespace_.get()));
-    TRY(host_firewall_->run(host_rules(host_table_, uplink_name_, hub_v4, hub_v6, limits_)));
-  }
-  NetlinkBatch link;
-  link.add_veth({.name = "up", .index = kUplink, .group = kUplinkGroup}, {.name = uplink_name_}, host_namespace_.get());
-  TRY(netlink_.send(link));
   ASSIGN_OR_RETURN(const auto links, host_netlink_.links());
   const auto end = std::ranges::find(links, uplink_name_, &LinkInfo::name);
   if (end == links.end()) return fail(ErrorCode::kInternal, "the uplink " + uplink_name_ + " is not there");
   uplink_index_ = end->index;
+  // The rules stand before the link is up.
+  {
+    ASSIGN_OR_RETURN(const auto in_host, InNetworkNamespace::enter(host_namespace_.get()));
+    TRY(host_firewall_->run(host_rules(owner, uplink_name_, hub_v4, hub_v6, limits_)));
+  }
 
   NetlinkBatch host;
-  host.set_alias(uplink_index_, owner.to_string());
-  host.add_address(uplink_index_, host_v4(), 30);
-  if (has_v6_) host.add_address(uplink_index_, host_v6, 126);
+  host.set_alias(uplink_index_, owner);
   host.set_up(uplink_index_);
+  host.add_address(uplink_index_, host_v4, 30);
+  if (has_v6_) host.add_address(uplink_index_, host_v6, 126);
   TRY(host_netlink_.send(host));
   NetlinkBatch hub;
+  hub.set_up(kUplink);
   hub.add_address(kUplink, hub_v4, 30);
   if (has_v6_) hub.add_address(kUplink, hub_v6, 126);
-  hub.set_up(kUplink);
-  hub.add_default_route(kUplink, host_v4());
+  hub.add_default_route(kUplink, host_v4);
   if (has_v6_) hub.add_default_route(kUplink, host_v6);
   TRY(netlink_.send(hub));
   NetlinkBatch last;

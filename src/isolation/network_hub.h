@@ -1,7 +1,7 @@
 // The broker's side of the network: the hub, which all Faaslets' networks meet in, and the namespaces around it.
 //
 //   a Faaslet's namespace         hub, a namespace of Spore's own                  the host's namespace
-//   eth0 198.18.4.7 ---veth--- sp7 -- rules of its policy -- masquerade -- up ---veth--- sporePID -- masquerade -- out
+//   eth0 198.18.4.7 ---veth--- sp7 -- rules of its policy -- masquerade -- up ---veth--- spore0 -- masquerade -- out
 //   sends at most at its        sends at most at                                     nothing comes in; nothing may go
 //   egress rate                 its ingress rate                                     to the host itself
 //
@@ -109,7 +109,6 @@ class NetworkHub {
   std::optional<Firewall> firewall_;
   std::string uplink_name_;    // in the host's namespace
   uint32_t uplink_index_ = 0;  // there
-  std::string host_table_;
   std::vector<Slot> slots_;
   uint32_t next_slot_ = 0;
   std::vector<bool> addresses_used_;

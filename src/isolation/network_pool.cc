@@ -13,18 +13,24 @@ namespace {
 using Clock = Broker::Clock;
 using namespace std::chrono_literals;
 
+using Milliseconds = std::chrono::milliseconds;
+
 constexpr auto kOpenPatience = 10s;   // of Spore's start
 constexpr auto kChangePatience = 5s;  // of policies and new namespaces
 constexpr auto kSocketPatience = 5s;  // of a guest's
 constexpr auto kPostPatience = 1s;    // for a place in the broker's queue
-constexpr std::chrono::milliseconds kRetryAfter =
-    20ms;  // where all namespaces are taken: about as long as the removal of some takes
-constexpr std::chrono::milliseconds kRetryAfterMax = 1s;
+// Where all namespaces are taken. The removal of some takes about as long.
+constexpr Milliseconds kRetryAfter = 20ms;
+constexpr Milliseconds kRetryAfterMax = 1s;
 
 constexpr size_t kAddressesOfNameMax = 64;
 
 void add(std::vector<Destination>& to, const Destination& destination) {
   if (std::ranges::find(to, destination) == to.end()) to.push_back(destination);
+}
+
+void add(std::vector<Destination>& to, const std::vector<Destination>& more) {
+  for (const Destination& destination : more) add(to, destination);
 }
 
 Bytes id_bytes(NamespaceId id) {
@@ -66,10 +72,11 @@ PreparedPolicy::~PreparedPolicy() {
 
 Result<void> PreparedPolicy::resolve(const ResolveName& resolve, const NetworkLimits& limits) {
   std::vector<Destination> now;
+  bool complete = true;
   for (const NamedDestination& named : policy_.allow_names) {
     const auto addresses = resolve(named.name);
-    if (!addresses) continue;
-    for (const IpAddress& address : *addresses) {
+    complete &= addresses.has_value();
+    for (const IpAddress& address : addresses.value_or(std::vector<IpAddress>())) {
       const Destination destination{.addresses = IpRange::of(address),
                                     .protocol = named.protocol,
                                     .port_first = named.port_first,
@@ -78,14 +85,11 @@ Result<void> PreparedPolicy::resolve(const ResolveName& resolve, const NetworkLi
     }
   }
   auto state = addresses_.lock();
-  const auto all = [](std::vector<Destination> some, const std::vector<Destination>& more) {
-    for (const Destination& destination : more) add(some, destination);
-    return some;
-  };
-  const auto old = all(state->latest, state->before);
+  if (!complete) add(now, state->latest);
   state->before = std::exchange(state->latest, std::move(now));
-  const auto wanted = all(state->latest, state->before);
-  if (wanted == old) return {};
+  auto wanted = state->latest;
+  add(wanted, state->before);
+  if (std::ranges::is_permutation(wanted, state->applied)) return {};
   NetworkPolicy changed = policy_;
   for (const Destination& destination : wanted)
     if (changed.allow.size() < limits.destinations_max) changed.allow.push_back(destination);
@@ -95,6 +99,7 @@ Result<void> PreparedPolicy::resolve(const ResolveName& resolve, const NetworkLi
   const Bytes body = serialize(changed);
   request.insert(request.end(), body.begin(), body.end());
   TRY(broker_.call("network.change_policy", request, Clock::now() + kChangePatience));
+  state->applied = std::move(wanted);
   return {};
 }
 

@@ -56,10 +56,11 @@ class PreparedPolicy {
   friend class NetworkPool;
   friend class NetworkLease;
   // What its names stood for when they were last looked up, and before that: an address goes when it was missing twice,
-  // so that names whose answers take turns work.
+  // so that names whose answers take turns work. Names that cannot be looked up keep what they had.
   struct Addresses {
     std::vector<Destination> latest;
     std::vector<Destination> before;
+    std::vector<Destination> applied;
   };
   PreparedPolicy(Broker& broker, NetworkPolicy policy, uint32_t number)
       : broker_(broker), policy_(std::move(policy)), number_(number) {}

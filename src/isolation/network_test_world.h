@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -71,6 +72,26 @@ struct SocketAddress {
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
+// Of the current network namespace; no link-local ones.
+inline std::vector<IpAddress> addresses_here() {
+  std::vector<IpAddress> out;
+  ifaddrs* first = nullptr;
+  CHECK(::getifaddrs(&first) == 0, errno);
+  for (const ifaddrs* at = first; at != nullptr; at = at->ifa_next) {
+    if (at->ifa_addr == nullptr) continue;
+    IpAddress address;
+    if (at->ifa_addr->sa_family == AF_INET)
+      address = IpAddress::from_v4(reinterpret_cast<const sockaddr_in*>(at->ifa_addr)->sin_addr);
+    else if (at->ifa_addr->sa_family == AF_INET6)
+      address = IpAddress::from_v6(reinterpret_cast<const sockaddr_in6*>(at->ifa_addr)->sin6_addr);
+    else
+      continue;
+    if (!address.v6 || address.bytes[0] != 0xfe) out.push_back(address);
+  }
+  ::freeifaddrs(first);
+  return out;
+}
+
 // Servers on one thread: TCP on 8080 and 8081 says hello and closes, on 9000 swallows, on 9001 sends without end; UDP
 // on 8080 and 8081 echoes. On every address of the namespaces that it is told to serve.
 class Servers {
@@ -90,9 +111,8 @@ class Servers {
       add(SOCK_STREAM, ip(any), 9001, Kind::kSource);
     }
     // Each address answers for itself.
-    for (const IpAddress& address : must(must(NetlinkSocket::open()).addresses()))
-      if (!address.v6 || address.bytes[0] != 0xfe)
-        for (const uint16_t port : {53, 8080, 8081}) add(SOCK_DGRAM, address, port, Kind::kEcho);
+    for (const IpAddress& address : addresses_here())
+      for (const uint16_t port : {53, 8080, 8081}) add(SOCK_DGRAM, address, port, Kind::kEcho);
   }
   // TCP and UDP sockets of a lease: as 8080 does.
   void serve(LeasedSocket& listener, LeasedSocket& datagrams) {
