@@ -87,6 +87,7 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
     case Kind::kStdout: fd = state.streams.out; break;
     case Kind::kStderr: fd = state.streams.err; break;
     case Kind::kFile: return descriptor.seekable ? -1 : descriptor.fd.get();
+    case Kind::kSocket: return descriptor.fd.get();
     case Kind::kDirectory:
     case Kind::kState:
     case Kind::kCall: return -1;
