@@ -1,5 +1,6 @@
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -112,6 +113,9 @@ Answer answer_descriptor(const Subscription& subscription, HostState& state) {
   if (::poll(&entry, 1, 0) <= 0) return {.fd = fd, .events = entry.events};
   Event event = event_of(subscription);
   event.nbytes = 1;  // at least
+  int waiting = 0;
+  if (reads && (*found)->kind == Kind::kSocket && ::ioctl(fd, FIONREAD, &waiting) == 0)
+    event.nbytes = static_cast<uint64_t>(waiting);  // 0 at the end of a stream; of one that listens nothing is told
   if (entry.revents & (POLLHUP | POLLERR)) event.flags = kEventHangup;
   return {.event = event};
 }
