@@ -72,6 +72,9 @@ Errno errno_of_ares(int status) {
   }
 }
 
+// The code of an answer: server failure, not implemented, refused.
+bool is_failure(unsigned code) { return code == 2 || code == 4 || code == 5; }
+
 bool is_name(const std::string& name) {
   const auto may_stand = [](unsigned char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '_' ||
@@ -228,7 +231,9 @@ class DnsLookup final : public Lookup {
     DnsLookup& lookup = of(self);
     lookup.ended_ = true;
     if (status != ARES_SUCCESS) {
-      lookup.result_ = std::unexpected(errno_of_ares(status));
+      // When the last resolver has failed, c-ares says that none could be reached.
+      const bool failed = status == ARES_ECONNREFUSED && lookup.has_failed_;
+      lookup.result_ = std::unexpected(failed ? Errno::kAgain : errno_of_ares(status));
       return;
     }
     Addresses addresses;
@@ -272,7 +277,10 @@ class DnsLookup final : public Lookup {
       return -1;
     }
     --of(self).reads_left_;
-    return ::recvfrom(fd, to, size, flags, from, from_size);
+    const ssize_t got = ::recvfrom(fd, to, size, flags, from, from_size);
+    constexpr ssize_t kCodeEnd = 4;
+    if (got >= kCodeEnd) of(self).has_failed_ |= is_failure(static_cast<const uint8_t*>(to)[kCodeEnd - 1] & 0x0f);
+    return got;
   }
   static ares_ssize_t send(ares_socket_t fd, const iovec* parts, int count, void*) {
     msghdr message{};
@@ -285,6 +293,7 @@ class DnsLookup final : public Lookup {
   UniqueFd waits_;
   ares_channel channel_ = nullptr;
   int reads_left_ = 0;
+  bool has_failed_ = false;  // a resolver has said that it cannot or will not
   bool ended_ = false;
   std::expected<Addresses, Errno> result_ = std::unexpected(Errno::kAgain);
 };

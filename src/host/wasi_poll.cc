@@ -113,10 +113,14 @@ Answer answer_descriptor(const Subscription& subscription, HostState& state) {
   if (::poll(&entry, 1, 0) <= 0) return {.fd = fd, .events = entry.events};
   Event event = event_of(subscription);
   event.nbytes = 1;  // at least
-  int waiting = 0;
-  if (reads && (*found)->kind == Kind::kSocket && ::ioctl(fd, FIONREAD, &waiting) == 0)
-    event.nbytes = static_cast<uint64_t>(waiting);  // 0 at the end of a stream; of one that listens nothing is told
-  if (entry.revents & (POLLHUP | POLLERR)) event.flags = kEventHangup;
+  if ((*found)->kind == Kind::kSocket) {
+    // No hang-up: of one wasi-libc's poll() tells POLLHUP alone, where Linux has POLLIN or POLLOUT with it, and
+    // programs wait for those. What there is to read, and then the end or the error, is what they get.
+    int waiting = 0;
+    if (reads && ::ioctl(fd, FIONREAD, &waiting) == 0) event.nbytes = static_cast<uint64_t>(waiting);
+  } else if (entry.revents & (POLLHUP | POLLERR)) {
+    event.flags = kEventHangup;
+  }
   return {.event = event};
 }
 

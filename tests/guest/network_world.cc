@@ -195,7 +195,7 @@ constexpr size_t kHeaderBytes = 12;
 constexpr uint8_t kNoSuchName = 3, kServerFailure = 2, kRefused = 5;
 
 struct Question {
-  std::string name;  // with dots
+  std::string name;  // with dots, in small letters
   uint16_t type = 0;
   ByteSpan bytes;  // as it stood there
 };
@@ -212,6 +212,7 @@ std::optional<Question> question_of(ByteSpan query) {
     at += 1 + length;
   }
   if (at + 5 > query.size()) return std::nullopt;
+  std::ranges::transform(out.name, out.name.begin(), ::tolower);
   out.type = word(query, at + 1);
   out.bytes = query.subspan(kHeaderBytes, at + 5 - kHeaderBytes);
   return out;

@@ -91,6 +91,9 @@ static void pair(const char* host, int ends[2]) {
 static void full_pair(int ends[2]) {
   static char bytes[1 << 16];
   pair("127.0.0.1", ends);
+  // Buffers that do not grow.
+  EXPECT(spore_sock_setsockopt(ends[0], SPORE_SOCK_SNDBUF, 65536), 0);
+  EXPECT(spore_sock_setsockopt(ends[1], SPORE_SOCK_RCVBUF, 65536), 0);
   EXPECT(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
   while (send(ends[0], bytes, sizeof(bytes), 0) > 0) {
   }
@@ -159,7 +162,7 @@ static void udp(const char* host, int port) {
   static char large[70000];
   EXPECT_ERROR(send(fd, large, sizeof(large), 0), EMSGSIZE);
   EXPECT_ERROR(listen(fd, 1), ENOTSUP);
-  EXPECT_ERROR(accept(fd, NULL, NULL), EINVAL);
+  EXPECT_ERROR(accept(fd, NULL, NULL), ENOTSUP);
   // WASI's own, which tell of what is cut off.
   EXPECT(send(fd, "abcdef", 6, 0), 6);
   __wasi_iovec_t to = {(uint8_t*)text, 3};
@@ -200,6 +203,7 @@ static void nonblocking(const char* host) {
   EXPECT_TRUE(ready(fd, POLLOUT, 5000) & POLLOUT);
   EXPECT(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
   EXPECT(error, 0);
+  connect(fd, (struct sockaddr*)&address, address_size);  // Linux takes one more
   EXPECT_ERROR(connect(fd, (struct sockaddr*)&address, address_size), EISCONN);
   EXPECT_TRUE(ready(server, POLLIN, 5000) & POLLIN);
   struct sockaddr_storage peer;
@@ -225,7 +229,12 @@ static void nonblocking(const char* host) {
   EXPECT_ERROR(send(fd, "x", 1, 0), EPIPE);
   EXPECT(send(other, "back", 4, 0), 4);
   EXPECT_TRUE(ready(fd, POLLIN, 5000) & POLLIN);
+  // Both directions have ended, and something is left to read.
+  EXPECT(shutdown(other, SHUT_WR), 0);
+  EXPECT_TRUE(ready(fd, POLLIN, 5000) & POLLIN);
   EXPECT(recv(fd, text, sizeof(text), 0), 4);
+  EXPECT_TRUE(ready(fd, POLLIN, 5000) & POLLIN);
+  EXPECT(recv(fd, text, sizeof(text), 0), 0);
   // Nobody listens there any more.
   EXPECT(close(server), 0);
   const int late = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -311,6 +320,7 @@ static void serve(const char* host, int port) {
   EXPECT(port_of(fd), port);
   char text[4096];
   for (ssize_t got; (got = recv(fd, text, sizeof(text), 0)) > 0;) EXPECT(send(fd, text, got, 0), got);
+  EXPECT(close(fd), 0);
 }
 
 // ---- waits that only the call's deadline ends ----
@@ -381,8 +391,10 @@ static void timeouts(const char* host, int full_port) {
   EXPECT_ERROR(accept(server, NULL, NULL), EAGAIN);
   full_pair(ends);
   EXPECT(setsockopt(ends[0], SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)), 0);
-  began = now_ms();
-  EXPECT_ERROR(send(ends[0], "x", 1, 0), EAGAIN);
+  static char bytes[1 << 20];  // more than there will be room for
+  do began = now_ms();
+  while (send(ends[0], bytes, sizeof(bytes), 0) > 0);
+  EXPECT(errno, EAGAIN);
   EXPECT_TRUE(now_ms() - began >= 29);
   const int fd = socket_at(host, SOCK_STREAM, &address, &address_size, full_port);
   EXPECT(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)), 0);
@@ -534,9 +546,9 @@ static void mixed(void) {
   EXPECT_ERROR(lseek(fd, 0, SEEK_SET), ESPIPE);
   EXPECT_ERROR(pread(fd, &byte, 1, 0), ESPIPE);
   EXPECT_ERROR(pwrite(fd, &byte, 1, 0), ESPIPE);
-  EXPECT_ERROR(fsync(fd), __WASI_ERRNO_NOTCAPABLE);
+  EXPECT_ERROR(fsync(fd), EINVAL);
   EXPECT_ERROR(ftruncate(fd, 0), __WASI_ERRNO_NOTCAPABLE);
-  EXPECT_ERROR(openat(fd, "file", O_RDONLY), __WASI_ERRNO_NOTCAPABLE);
+  EXPECT_ERROR(openat(fd, "file", O_RDONLY), ENOTDIR);
   __wasi_prestat_t prestat;
   EXPECT(__wasi_fd_prestat_get(fd, &prestat), __WASI_ERRNO_BADF);
   __wasi_fdstat_t stat;
