@@ -342,6 +342,25 @@ TEST_F(Names, FetchByName) {
   EXPECT_EQ(expect_well(run_in(network, {"http", "localhost", text_of(server.port())})), kHello);
 }
 
+// The bindings of the SDKs, each in all it does. A language whose tools are not here is skipped.
+class NetworkBindings : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(In, NetworkBindings, ::testing::Values("rust", "go"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(NetworkBindings, ReachServersAndServe) {
+  const std::string guest = std::string("network_") + GetParam();
+  if (!std::filesystem::exists(std::filesystem::path(GUEST_MODULES) / (guest + ".wasm")))
+    GTEST_SKIP() << "no tools for " << GetParam() << " when this was configured";
+  const auto network = TestNetwork::make();
+  const DnsServer dns(*network);
+  const TcpServer http(*network, AF_INET, serve_http);
+  const UdpServer echo(*network, AF_INET, [](ByteSpan bytes, const auto& send) { send(bytes); });
+  FullListener full(*network);
+  const GuestRun run =
+      run_in(network, {"127.0.0.1", text_of(http.port()), text_of(echo.port()), text_of(full.port)}, guest);
+  EXPECT_EQ(expect_well(run), kHello);
+}
+
 // `spore run --network host`.
 TEST(ProcessNetwork, ReachesWhatTheProcessReaches) {
   const auto network = process_network();
