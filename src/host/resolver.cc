@@ -22,8 +22,6 @@ namespace {
 using faaslet::Clock;
 using wasi::Errno;
 
-// What a resolver can make one advance() read, so that one which floods us does not hold the seat.
-constexpr int kReadsPerAdvance = 64;
 constexpr size_t kEventsPerAdvance = 2 * kResolversMax;  // one socket for UDP and one for TCP each
 
 template <class T>
@@ -151,10 +149,10 @@ class DnsLookup final : public Lookup {
     options.lookups = lookups;
     options.sock_state_cb = &DnsLookup::watch_socket;
     options.sock_state_cb_data = this;
-    const int status =
-        ::ares_init_options(&channel_, &options,
-                            ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
-                                ARES_OPT_SERVERS | ARES_OPT_DOMAINS | ARES_OPT_SORTLIST | ARES_OPT_SOCK_STATE_CB);
+    const int status = ::ares_init_options(&channel_, &options,
+                                           ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
+                                               ARES_OPT_LOOKUPS | ARES_OPT_SERVERS | ARES_OPT_DOMAINS |
+                                               ARES_OPT_SORTLIST | ARES_OPT_NOROTATE | ARES_OPT_SOCK_STATE_CB);
     if (status != ARES_SUCCESS)
       return fail(ErrorCode::kInternal, std::string("prepare a look-up: ") + ::ares_strerror(status));
     static constexpr ares_socket_functions kFunctions = {&DnsLookup::open_socket, &DnsLookup::close_socket,

@@ -28,6 +28,7 @@ constexpr size_t kHostNameBytesMax = 253;
 constexpr size_t kResolvedMax = 64;  // addresses of one name that are given; more are left out
 constexpr int kTriesMax = 2;
 constexpr std::chrono::milliseconds kTryTime{2'000};
+constexpr int kReadsPerAdvance = 64;  // so that a resolver which floods us does not hold the seat
 
 // The resolvers that /etc/resolv.conf names, at most kResolversMax.
 Result<std::vector<sockaddr_storage>> resolvers_of_this_machine();

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "guest_runner.h"
+#include "host/resolver.h"
 #include "host/wasi_abi.h"
 #include "network_world.h"
 
@@ -73,6 +74,22 @@ TEST_P(Sockets, DatagramsGoAndCome) {
 TEST_P(Sockets, NonblockingConnectAcceptReceive) { expect_well(run_in(network, {"nonblocking", host()})); }
 
 TEST_P(Sockets, StreamsKeepEveryByte) { expect_well(run_in(network, {"streams", host()})); }
+
+// Each side waits for the other many times.
+TEST_P(Sockets, SendAndWaitForAllMoveTheWhole) {
+  const TcpServer server(*network, family(), [](int fd) {
+    const int bytes = 16 << 10;
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+    const auto all = read_all(fd);
+    ASSERT_TRUE(all);
+    for (ByteSpan rest(*all); !rest.empty();) {
+      const ssize_t sent = ::send(fd, rest.data(), std::min<size_t>(rest.size(), 50'000), MSG_NOSIGNAL);
+      if (sent <= 0) return;
+      rest = rest.subspan(static_cast<size_t>(sent));
+    }
+  });
+  expect_well(run_in(network, {"whole", host(), text_of(server.port())}));
+}
 
 TEST_P(Sockets, ResetOfThePeerIsAnError) {
   const TcpServer server(*network, family(), [](int fd) {
@@ -307,6 +324,33 @@ TEST_F(Names, MalformedAnswersAreErrors) {
 TEST_F(Names, AnswersToOtherQuestionsAreNotBelieved) {
   EXPECT_EQ(resolve("forged.test", kInet4), "192.0.2.1");
   EXPECT_EQ(resolve("flood.test", kInet4, "300"), error(wasi::Errno::kTimedOut));
+}
+
+TEST_F(Names, ResolverThatFloodsDoesNotHoldTheSeat) {
+  const UniqueFd server = bound_socket(*network, AF_INET, SOCK_DGRAM);
+  network->asked = {loopback(AF_INET, port_of(server.get()))};
+  auto lookup = Lookup::start(network, "good.test", AF_INET);
+  ASSERT_TRUE(lookup) << lookup.error().message;
+  uint8_t query[512];
+  sockaddr_storage from{};
+  socklen_t from_size = sizeof(from);
+  const ssize_t size =
+      ::recvfrom(server.get(), query, sizeof(query), 0, reinterpret_cast<sockaddr*>(&from), &from_size);
+  ASSERT_GT(size, 12);
+  query[1] ^= 0x55;  // the number of another question
+  query[2] |= 0x80;  // an answer
+  for (int i = 0; i < 2 * kReadsPerAdvance; ++i)
+    ::sendto(server.get(), query, static_cast<size_t>(size), 0, reinterpret_cast<const sockaddr*>(&from), from_size);
+  const auto readable = [&] {
+    pollfd wait{(*lookup)->fd(), POLLIN, 0};
+    return ::poll(&wait, 1, 0) == 1;
+  };
+  EXPECT_TRUE(readable());
+  (*lookup)->advance();
+  EXPECT_TRUE(readable());  // the other half is still there
+  for (int i = 0; i < 3 && readable(); ++i) (*lookup)->advance();
+  EXPECT_FALSE(readable());
+  EXPECT_FALSE((*lookup)->ended());
 }
 
 TEST_F(Names, SilentResolversEndWithTheTime) {

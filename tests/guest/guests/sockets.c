@@ -304,6 +304,18 @@ static void reset(const char* host, int port) {
   EXPECT_ERROR(write(fd, "x", 1), EPIPE);
 }
 
+// All of it in one send, while the test's server takes it as it comes; then the server sends all of it back.
+static void whole(const char* host, int port) {
+  static char sent[3 << 20], received[3 << 20];
+  for (size_t i = 0; i < sizeof(sent); ++i) sent[i] = (char)(i * 11 + (i >> 13));
+  const int fd = connected(host, port);
+  EXPECT(send(fd, sent, sizeof(sent), 0), sizeof(sent));
+  EXPECT(shutdown(fd, SHUT_WR), 0);
+  EXPECT(recv(fd, received, sizeof(received), MSG_WAITALL), sizeof(received));
+  EXPECT(memcmp(sent, received, sizeof(sent)), 0);
+  EXPECT(recv(fd, received, sizeof(received), MSG_WAITALL), 0);
+}
+
 // ---- a server: takes one connection, says whose it is, and sends back what comes ----
 static void serve(const char* host, int port) {
   struct sockaddr_storage address, peer, again;
@@ -691,6 +703,8 @@ int main(int argc, char** argv) {
     nonblocking(host);
   else if (strcmp(what, "streams") == 0)
     streams(host);
+  else if (strcmp(what, "whole") == 0)
+    whole(host, port);
   else if (strcmp(what, "reset") == 0)
     reset(host, port);
   else if (strcmp(what, "serve") == 0)
