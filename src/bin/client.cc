@@ -29,9 +29,9 @@ struct PublishArguments {
   std::string file, config_file, name, if_match, interpreter;
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
-  std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max;
+  std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent;
   std::string push;
-  std::vector<std::string> env, args, mounts;
+  std::vector<std::string> env, args, mounts, require;
 };
 
 // "NAME=VALUE" of a flag into the map that is that field of a configuration.
@@ -52,6 +52,10 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.local_bytes_max) change["local_bytes_max"] = *arguments.local_bytes_max;
   if (arguments.local_files_max) change["local_files_max"] = *arguments.local_files_max;
   if (arguments.concurrency_max) change["concurrency_max"] = *arguments.concurrency_max;
+  if (arguments.cpu_ms) change["cpu_ms"] = *arguments.cpu_ms;
+  if (arguments.cpu_weight) change["cpu_weight"] = *arguments.cpu_weight;
+  if (arguments.cpu_percent) change["cpu_percent"] = *arguments.cpu_percent;
+  if (!arguments.require.empty()) change["require"] = arguments.require;
   if (!arguments.push.empty()) change["push"] = arguments.push;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
@@ -360,6 +364,15 @@ void add_client(CLI::App& app, int& exit_code) {
   command->add_option("--local-files-max", publishing->local_files_max, "Of such files, directories and links");
   command->add_option("--concurrency", publishing->concurrency_max,
                       "Calls of it that run at once on a host, more wait; 0: no limit");
+  command->add_option("--cpu-ms", publishing->cpu_ms, "Milliseconds of CPU time that a call may use; 0: no limit");
+  command->add_option("--cpu-weight", publishing->cpu_weight,
+                      "Of its calls among those that want the same core, 1 to 10000; the default is 100");
+  command->add_option("--cpu-percent", publishing->cpu_percent,
+                      "Of one core, for all its calls on a host together; 0: no limit");
+  command
+      ->add_option("--require", publishing->require, "A boundary that the host must enforce, as cpu; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command
       ->add_option(
           "--push", publishing->push,

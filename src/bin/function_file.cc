@@ -34,21 +34,23 @@ class Reader {
         out.source = path_.parent_path() / source;
       } else if (name == "timeout_ms") {
         ASSIGN_OR_RETURN(out.config["timeout_ms"], number(name, node));
-      } else if (name == "local_files_max" || name == "concurrency_max") {
+      } else if (name == "local_files_max" || name == "concurrency_max" || name == "cpu_ms" || name == "cpu_weight" ||
+                 name == "cpu_percent") {
         ASSIGN_OR_RETURN(out.config[name], number(name, node));
       } else if (name == "memory_max" || name == "output_max" || name == "local_max") {
         ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
       } else if (name == "push") {
         ASSIGN_OR_RETURN(out.config[name], text(name, node));
-      } else if (name == "args") {
-        ASSIGN_OR_RETURN(out.config["args"], texts(name, node));
+      } else if (name == "args" || name == "require") {
+        ASSIGN_OR_RETURN(out.config[name], texts(name, node));
       } else if (name == "env" || name == "mounts") {
         ASSIGN_OR_RETURN(out.config[name], table_of_texts(name, node));
       } else {
         return wrong(key.source(),
                      "there is no key \"" + name +
                          "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
-                         "local_files_max, concurrency_max, push, args, env and mounts");
+                         "local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, push, args, env "
+                         "and mounts");
       }
     }
     return out;

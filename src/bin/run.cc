@@ -150,6 +150,10 @@ Result<int> run_module(const RunOptions& options) {
       std::fprintf(stderr, "spore: %s: trap: %s\n", options.file.c_str(), result.trap.message.c_str());
       print_stack(result.trap);
       return kExitTrap;
+    case host::CallResult::Kind::kOutOfCpuTime:
+      std::fprintf(stderr, "spore: %s: %s\n", options.file.c_str(), result.trap.message.c_str());
+      print_stack(result.trap);
+      return kExitTimeout;
     case host::CallResult::Kind::kInterrupted:
       std::fprintf(stderr, "spore: %s: timed out after %llu ms\n", options.file.c_str(),
                    static_cast<unsigned long long>(options.timeout_ms));

@@ -21,6 +21,8 @@
 #include "host/imports.h"
 #include "host/initialise.h"
 #include "host/state_access.h"
+#include "isolation/boundary.h"
+#include "isolation/cpu_groups.h"
 #include "object_store/directory_store.h"
 #include "state/quota_tier.h"
 #include "worker/worker.h"
@@ -53,6 +55,7 @@ struct ServeOptions {
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
+  bool cpu_groups = true;
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
   size_t tenant_concurrency_max = 0;
@@ -198,6 +201,13 @@ calls::AsyncOptions async_options(const ServeOptions& options) {
           .attempts_default = options.async_attempts};
 }
 
+Result<void> make_cpu_groups(const ServeOptions& options, std::optional<isolation::CpuGroups>& out) {
+  if (!options.cpu_groups) return fail(ErrorCode::kUnavailable, "it is off by --cpu-groups false");
+  ASSIGN_OR_RETURN(auto groups, isolation::CpuGroups::make(options.seats + 1));
+  out.emplace(std::move(groups));
+  return {};
+}
+
 Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   TRY(host::link(module));
   TRY(host::find_entry(module));
@@ -264,9 +274,17 @@ Result<void> serve(const ServeOptions& options) {
   state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
+  isolation::Boundaries boundaries;
+  std::optional<isolation::CpuGroups> cpu_groups;
+  boundaries.add("cpu", make_cpu_groups(options, cpu_groups));
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
+      .admit = [&boundaries](const functions::FunctionId& id, const functions::FunctionConfig& config) -> Result<void> {
+        const auto met = boundaries.check(config.require);
+        if (!met) return fail(met.error().code, id.text() + " " + met.error().message);
+        return {};
+      },
       .initialise =
           [timeout = milliseconds(options.init_timeout_ms), &file_roots](
               std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
@@ -303,11 +321,13 @@ Result<void> serve(const ServeOptions& options) {
                          .pool = pool,
                          .file_roots = file_roots,
                          .state = &state_services,
+                         .cpu_groups = cpu_groups ? &*cpu_groups : nullptr,
                          .registry = registry.get()},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
-                   {.call_input_bytes_max = options.input_mib_max << 20,
+                   {.boundaries = boundaries,
+                    .call_input_bytes_max = options.input_mib_max << 20,
                     .web_bytes_max = options.web_body_mib_max << 20,
                     .module_bytes_max = options.module_mib_max << 20,
                     .shared_files = &shared_files,
@@ -355,6 +375,9 @@ Result<void> serve(const ServeOptions& options) {
   std::printf("spore: state in %s\n", state.name().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
+  for (const isolation::Boundary& boundary : boundaries.all())
+    if (!boundary.why_not.empty())
+      std::printf("spore: not enforced: %s: %s\n", boundary.name.c_str(), boundary.why_not.c_str());
   std::fflush(stdout);
 
   int signal = 0;
@@ -397,6 +420,7 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->type_name("DIR");
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
+  add("--cpu-groups", options->cpu_groups, "Whether guests' CPU weights are kept to, by a cgroup for each thread");
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
   add("--tenant-concurrency", options->tenant_concurrency_max,

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "faaslet/builtins.h"
+#include "faaslet/seat.h"
 #include "faaslet/thread_state.h"
 
 extern "C" {
@@ -45,6 +46,8 @@ struct Dispatcher {
       spore_thread_state.trap_kind = static_cast<uint32_t>(TrapKind::kHostCall);
       spore_thread_state.trap_pc = 0;
     }
+    if (spore_thread_state.pause && result == HostResult::kDone) [[unlikely]]
+      spore_thread_state.seat->pause();
     return static_cast<uint32_t>(result);
   }
 };

@@ -7,6 +7,10 @@
 //   guarded copy                   the copy returns false               noted
 //   anywhere else                  ours: the previous handler, or death noted
 //
+// The timer of a seat's CPU limit comes as the same signal. It counts what the guest has used, and is then an interrupt
+// where nothing is left; where the quota is in debt, a guest in the code arena or an armed range sleeps in the handler,
+// any other later, in pause().
+//
 // A handler only edits the interrupted context; it never jumps and takes no lock.
 #include "faaslet/seat.h"
 
@@ -17,7 +21,10 @@
 #include <sys/ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <ctime>
+#include <optional>
 
 #include "base/check.h"
 #include "faaslet/thread_state.h"
@@ -50,6 +57,7 @@ namespace spore::faaslet {
 // Ignored by default, so one that arrives after its thread's seat is gone does nothing.
 constexpr int kInterruptSignal = SIGURG;
 constexpr size_t kSignalStackBytes = 64 << 10;
+constexpr std::chrono::nanoseconds kCpuTick = std::chrono::milliseconds(1);  // how often a quota is looked at
 static_assert(static_cast<uint32_t>(TrapKind::kInterrupted) == 16, "stubs.S");
 
 struct Seat::State {
@@ -60,6 +68,13 @@ struct Seat::State {
   uint64_t serial = 0;
   void* signal_stack = nullptr;
   stack_t previous_stack{};
+
+  // The limit of CPU time; this thread's and its handler's alone.
+  std::optional<timer_t> cpu_timer;  // made for the first limit
+  bool cpu_limited = false;
+  bool cpu_used_up = false;
+  CpuLimit cpu_limit;
+  std::chrono::nanoseconds cpu_counted{0};  // on the thread's CPU clock: until when the limit knows of it
 };
 
 namespace {
@@ -77,9 +92,8 @@ constexpr unsigned long kSaRestorer = 0x04000000;
 constexpr int kFaultSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 KernelSigaction g_previous[64];  // by signal; written once, before any guest runs
 
-// The generations of this thread's seat, for the handler.
-constinit thread_local const std::atomic<uint64_t>* g_current = nullptr;
-constinit thread_local const std::atomic<uint64_t>* g_requested = nullptr;
+// Of this thread, for the handler.
+constinit thread_local Seat::State* g_seat = nullptr;
 
 bool within(uint64_t pc, const char* begin, const char* end) {
   return pc >= reinterpret_cast<uint64_t>(begin) && pc < reinterpret_cast<uint64_t>(end);
@@ -152,14 +166,58 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_fault(int
   ::syscall(SYS_rt_sigaction, signal, &fallback, nullptr, sizeof(fallback.mask));
 }
 
-__attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt(int, siginfo_t*,
+// By the system calls themselves: sanitizers would look at the library's functions, here and in the midst of their own.
+std::chrono::nanoseconds read_clock(clockid_t clock) {
+  timespec now{};
+  ::syscall(SYS_clock_gettime, clock, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+Clock::time_point clock_now() { return Clock::time_point(read_clock(CLOCK_MONOTONIC)); }
+
+// Sleeps until then, or until a signal comes that `mask` lets in.
+void sleep_until(Clock::time_point time, uint64_t mask) {
+  const auto left = std::max(std::chrono::nanoseconds(time - clock_now()), std::chrono::nanoseconds(0)).count();
+  const timespec timeout{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
+  ::syscall(SYS_ppoll, nullptr, 0, &timeout, &mask, sizeof(mask));
+}
+
+// Counts what was used since it last did. When the guest may go on.
+Clock::time_point count_cpu(Seat::State& seat) {
+  const auto used_until = read_clock(CLOCK_THREAD_CPUTIME_ID);
+  const auto used = used_until - seat.cpu_counted;
+  const auto now = clock_now();
+  seat.cpu_counted = used_until;
+  if (seat.cpu_limit.left != std::chrono::nanoseconds::max()) seat.cpu_limit.left -= used;
+  if (!seat.cpu_limit.quota) return now;
+  seat.cpu_limit.quota->charge(used, now);
+  return seat.cpu_limit.quota->runs_again(now);
+}
+
+void on_cpu_timer(Seat::State& seat, ucontext_t* context, bool in_guest) {
+  const auto runs_again = count_cpu(seat);
+  if (seat.cpu_limit.left.count() <= 0) {
+    seat.cpu_used_up = true;
+    seat.requested.store(seat.current.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  } else if (!in_guest) {
+    spore_thread_state.pause = runs_again > clock_now();
+  } else {
+    const uint64_t others = context->uc_sigmask.__val[0] & ~(1ull << (kInterruptSignal - 1));
+    while (spore_thread_state.pending == 0 && clock_now() < runs_again) sleep_until(runs_again, others);
+  }
+}
+
+__attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt(int, siginfo_t* info,
                                                                                  void* context_pointer) {
-  if (!g_current) return;
-  const uint64_t current = g_current->load(std::memory_order_relaxed);
-  if (current == 0 || g_requested->load(std::memory_order_relaxed) != current) return;  // too late: another call
+  if (!g_seat) return;
+  const int error = errno;
   auto* context = static_cast<ucontext_t*>(context_pointer);
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
-  if (in_arena(pc) || in_armed_stub(pc)) {
+  const bool in_guest = in_arena(pc) || in_armed_stub(pc);
+  if (info->si_code == SI_TIMER && g_seat->cpu_limited) on_cpu_timer(*g_seat, context, in_guest);
+  errno = error;
+  const uint64_t current = g_seat->current.load(std::memory_order_relaxed);
+  if (current == 0 || g_seat->requested.load(std::memory_order_relaxed) != current) return;  // too late: another call
+  if (in_guest) {
     stop_guest(context, TrapKind::kInterrupted);
   } else {
     spore_thread_state.pending = 1;
@@ -191,8 +249,7 @@ Seat::Seat() : state_(std::make_unique<State>()) {
   CHECK(state_->signal_stack != MAP_FAILED, errno);
   const stack_t stack{state_->signal_stack, 0, kSignalStackBytes};
   CHECK(::sigaltstack(&stack, &state_->previous_stack) == 0, errno);
-  g_current = &state_->current;
-  g_requested = &state_->requested;
+  g_seat = state_.get();
   spore_thread_state.seat = this;
   static std::atomic<uint64_t> seats{0};
   spore_thread_state.serial = state_->serial = ++seats;
@@ -202,8 +259,8 @@ Seat::~Seat() {
   CHECK(::gettid() == state_->thread);
   spore_thread_state.seat = nullptr;
   spore_thread_state.serial = 0;
-  g_current = nullptr;
-  g_requested = nullptr;
+  g_seat = nullptr;
+  if (state_->cpu_timer) ::timer_delete(*state_->cpu_timer);
   ::sigaltstack(&state_->previous_stack, nullptr);
   ::munmap(state_->signal_stack, kSignalStackBytes);
 }
@@ -230,6 +287,52 @@ void Seat::interrupt(uint64_t generation) {
 bool Seat::interrupted() const {
   const uint64_t current = state_->current.load(std::memory_order_relaxed);
   return current != 0 && state_->requested.load(std::memory_order_acquire) == current;
+}
+
+Result<void> Seat::limit_cpu(const CpuLimit& limit) {
+  if (!state_->cpu_timer) {
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = kInterruptSignal;
+    event._sigev_un._tid = state_->thread;
+    timer_t timer;
+    if (::timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) != 0)
+      return fail_errno("make a timer for the limit of CPU time");
+    state_->cpu_timer = timer;
+  }
+  state_->cpu_limit = limit;
+  state_->cpu_used_up = false;
+  state_->cpu_counted = read_clock(CLOCK_THREAD_CPUTIME_ID);
+  state_->cpu_limited = true;
+  const auto first = std::max(std::chrono::nanoseconds(1), limit.quota ? std::min(kCpuTick, limit.left) : limit.left);
+  const itimerspec times{
+      .it_interval = {.tv_sec = 0, .tv_nsec = kCpuTick.count()},
+      .it_value = {.tv_sec = first.count() / 1'000'000'000, .tv_nsec = first.count() % 1'000'000'000}};
+  ::timer_settime(*state_->cpu_timer, 0, &times, nullptr);
+  return {};
+}
+
+bool Seat::end_cpu_limit() {
+  state_->cpu_limited = false;
+  const itimerspec none{};
+  ::timer_settime(*state_->cpu_timer, 0, &none, nullptr);
+  if (state_->cpu_limit.quota) count_cpu(*state_);
+  spore_thread_state.pause = false;
+  return state_->cpu_used_up;
+}
+
+void Seat::pause() {
+  spore_thread_state.pause = false;
+  uint64_t before = 0;
+  const uint64_t all = ~0ull;
+  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+  while (!interrupted()) {
+    const auto now = clock_now();
+    const auto runs_again = state_->cpu_limit.quota->runs_again(now);
+    if (runs_again <= now) break;
+    sleep_until(runs_again, before);
+  }
+  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof(before));
 }
 
 }  // namespace spore::faaslet

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/result.h"
+#include "faaslet/cpu_limit.h"
 
 namespace spore::faaslet {
 
@@ -17,6 +18,7 @@ Result<void> install_signal_handlers();
 
 class Seat {
  public:
+  struct State;  // private to seat.cc
   // On the thread that will use it; at most one a thread.
   Seat();
   ~Seat();
@@ -37,8 +39,16 @@ class Seat {
   // Whether the current call has been interrupted; for the code that waits on behalf of a parked guest.
   bool interrupted() const;
 
+  // From now until end_cpu_limit() the CPU time of this thread counts against the limit, in a call. A guest that has
+  // used it up is interrupted; one whose quota is in debt sleeps. This seat's thread only. kResourceExhausted: the
+  // kernel has no timer for it.
+  Result<void> limit_cpu(const CpuLimit& limit);
+  // Whether the guest was interrupted because it had nothing left.
+  bool end_cpu_limit();
+  // Sleeps while the quota is in debt, or until the call is interrupted. For the way back from a host function.
+  void pause();
+
  private:
-  struct State;
   std::unique_ptr<State> state_;
 };
 

@@ -19,6 +19,7 @@ struct ThreadState {
   Seat* seat = nullptr;
   uint32_t depth = 0;   // of entries within each other
   uint64_t serial = 0;  // of the seat: no other seat of this process ever has it; 0: none
+  bool pause = false;   // the quota of CPU time ran out in a host function: Seat::pause() when that is done
 };
 static_assert(offsetof(ThreadState, host_sp) == 0, "stubs.S");
 static_assert(offsetof(ThreadState, pending) == 8, "stubs.S");

@@ -135,6 +135,11 @@ std::vector<std::string> FunctionConfig::environment() const {
   return out;
 }
 
+std::shared_ptr<faaslet::CpuQuota> make_cpu_quota(const FunctionConfig& config) {
+  if (config.cpu_percent == 0) return nullptr;
+  return std::make_shared<faaslet::CpuQuota>(static_cast<uint32_t>(config.cpu_percent));
+}
+
 Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("timeout_ms", config.timeout_ms, 1, kTimeoutMsMax));
   TRY(check_range("memory_max_bytes", config.memory_max_bytes, wasm::kPageBytes, kMemoryBytesMax));
@@ -142,11 +147,17 @@ Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("local_bytes_max", config.local_bytes_max, 0, kLocalBytesMax));
   TRY(check_range("local_files_max", config.local_files_max, 1, kLocalFilesMax));
   TRY(check_range("concurrency_max", config.concurrency_max, 0, kConcurrencyMax));
+  TRY(check_range("cpu_ms", config.cpu_ms, 0, kCpuMsMax));
+  TRY(check_range("cpu_weight", config.cpu_weight, 1, kCpuWeightMax));
+  TRY(check_range("cpu_percent", config.cpu_percent, 0, kCpuPercentMax));
   TRY(check_mounts(config.mounts));
   if (config.args.size() > kConfigStringsMax)
     return refuse("args", "has more than " + std::to_string(kConfigStringsMax) + " entries");
   if (config.env.size() > kConfigStringsMax)
     return refuse("env", "has more than " + std::to_string(kConfigStringsMax) + " variables");
+  if (config.require.size() > kConfigStringsMax)
+    return refuse("require", "has more than " + std::to_string(kConfigStringsMax) + " entries");
+  for (const auto& boundary : config.require) TRY(check_name_part("require: a boundary's name", boundary));
   size_t text_bytes = 0;
   for (const auto& argument : config.args) {
     TRY(check_string("args", argument));
@@ -171,6 +182,10 @@ std::string config_to_json(const FunctionConfig& config) {
               {"local_bytes_max", config.local_bytes_max},
               {"local_files_max", config.local_files_max},
               {"concurrency_max", config.concurrency_max},
+              {"cpu_ms", config.cpu_ms},
+              {"cpu_weight", config.cpu_weight},
+              {"cpu_percent", config.cpu_percent},
+              {"require", config.require},
               {"env", config.env},
               {"mounts", config.mounts},
               {"push", config.push == StatePush::kOnSuccess ? "on_success" : "explicit"},
@@ -199,15 +214,22 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
       TRY(read_number(value, field, base.local_files_max));
     } else if (field == "concurrency_max") {
       TRY(read_number(value, field, base.concurrency_max));
+    } else if (field == "cpu_ms") {
+      TRY(read_number(value, field, base.cpu_ms));
+    } else if (field == "cpu_weight") {
+      TRY(read_number(value, field, base.cpu_weight));
+    } else if (field == "cpu_percent") {
+      TRY(read_number(value, field, base.cpu_percent));
     } else if (field == "push") {
       if (value != "explicit" && value != "on_success") return refuse(field, "must be \"explicit\" or \"on_success\"");
       base.push = value == "on_success" ? StatePush::kOnSuccess : StatePush::kExplicit;
-    } else if (field == "args") {
+    } else if (field == "args" || field == "require") {
+      auto& texts = field == "args" ? base.args : base.require;
       if (!value.is_array()) return refuse(field, "must be an array of strings");
-      base.args.clear();
-      for (const auto& argument : value) {
-        if (!argument.is_string()) return refuse(field, "must be an array of strings");
-        base.args.push_back(argument.get<std::string>());
+      texts.clear();
+      for (const auto& entry : value) {
+        if (!entry.is_string()) return refuse(field, "must be an array of strings");
+        texts.push_back(entry.get<std::string>());
       }
     } else {
       return refuse("the configuration", "has no field \"" + field + "\"");

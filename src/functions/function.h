@@ -12,6 +12,7 @@
 
 #include "base/digest.h"
 #include "base/result.h"
+#include "faaslet/cpu_limit.h"
 #include "faaslet/proto_faaslet.h"
 #include "wasm/object.h"
 
@@ -35,6 +36,9 @@ constexpr uint64_t kOutputBytesMax = 1ull << 30;
 constexpr uint64_t kLocalBytesMax = 4ull << 30;
 constexpr uint64_t kLocalFilesMax = 1'000'000;
 constexpr uint64_t kConcurrencyMax = 1'000'000;
+constexpr uint64_t kCpuMsMax = 3'600'000;
+constexpr uint64_t kCpuPercentMax = 100'000;
+constexpr uint64_t kCpuWeightMax = 10'000;
 constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
 constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
@@ -49,11 +53,15 @@ struct FunctionConfig {
   uint64_t local_bytes_max = 64ull << 20;  // of what a call writes to files of its own; 0: it has none
   uint64_t local_files_max = 4'096;        // of such files, directories and links
   uint64_t concurrency_max = 0;            // calls that run at once on a host; more wait; 0: no limit
+  uint64_t cpu_ms = 0;                     // CPU time of one call, without the calls it makes; 0: no limit
+  uint64_t cpu_weight = 100;               // of its guests among those that want the same core
+  uint64_t cpu_percent = 0;                // of one core, for all its calls on a host together; 0: no limit
   std::map<std::string, std::string> env;
   std::vector<std::string> args;  // after the program's own name
   // What a call sees at a path: "files:DIRECTORY" is a directory of the tenant's shared files ("files:" all of them),
   // "host:NAME" a directory that the host's administrator offers.
   std::map<std::string, std::string> mounts;
+  std::vector<std::string> require;       // boundaries that a host must enforce to run it: docs/isolation.md
   StatePush push = StatePush::kExplicit;  // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
@@ -62,6 +70,8 @@ struct FunctionConfig {
   std::vector<std::string> environment() const;
   bool operator==(const FunctionConfig&) const = default;
 };
+// For the calls of a function with that configuration; null where it sets no `cpu_percent`.
+std::shared_ptr<faaslet::CpuQuota> make_cpu_quota(const FunctionConfig& config);
 // kInvalidArgument, naming the field.
 Result<void> check_config(const FunctionConfig& config);
 
@@ -96,6 +106,7 @@ struct LoadedFunction {
   FunctionId id;
   VersionInfo version;
   std::shared_ptr<const faaslet::ProtoFaaslet> proto;
+  std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;  // null: `cpu_percent` is not set
 };
 
 }  // namespace spore::functions

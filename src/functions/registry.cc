@@ -212,7 +212,8 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
   VersionInfo version = after.info.current_version();
   version.tier = facts.tier;
   version.object_bytes = facts.stored_bytes;
-  auto ready = std::make_shared<const LoadedFunction>(LoadedFunction{id, version, std::move(proto)});
+  auto ready = std::make_shared<const LoadedFunction>(
+      LoadedFunction{id, version, std::move(proto), make_cpu_quota(version.config)});
   count_references(before ? &*before : nullptr, &after);
   remove_unused_images(id, &after);
   LoadedVersions replaced;  // unmapped after the lock
@@ -247,6 +248,7 @@ Result<std::shared_ptr<const faaslet::ProtoFaaslet>> Registry::State::make_proto
                                                                                  const FunctionId& id,
                                                                                  const FunctionConfig& config,
                                                                                  For purpose) {
+  TRY(hooks.admit(id, config));
   ASSIGN_OR_RETURN(auto found, images.find(id, config, ready.object));
   if (found) {
     ++images_found;
@@ -432,7 +434,7 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
   ASSIGN_OR_RETURN(auto proto, make_proto(ready, id, version.config, For::kLoad));
   image_pin.keep();
-  LoadedFunction out{id, version, std::move(proto)};
+  LoadedFunction out{id, version, std::move(proto), make_cpu_quota(version.config)};
   out.version.tier = ready.facts.tier;
   out.version.object_bytes = ready.facts.stored_bytes;
   return std::make_shared<const LoadedFunction>(std::move(out));
@@ -555,7 +557,7 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
     }
-    LoadedFunction better{before->id, before->version, std::move(*proto)};
+    LoadedFunction better{before->id, before->version, std::move(*proto), before->cpu_quota};
     better.version.tier = ready.facts.tier;
     better.version.object_bytes = ready.facts.stored_bytes;
     auto after = std::make_shared<const LoadedFunction>(std::move(better));

@@ -31,11 +31,15 @@
 
 namespace spore::functions {
 
-// What the registry asks of the host interface, which it knows nothing of; by default nothing. Both may be called from
+// What the registry asks of the host interface, which it knows nothing of; by default nothing. All may be called from
 // several threads.
 struct HostHooks {
   // Refuses a module that the host cannot run: unknown imports (all of them named), no entry point. kInvalidModule.
   std::function<Result<void>(const wasm::ModuleInfo&)> check = [](const auto&) { return Result<void>(); };
+  // Refuses a configuration that requires what the host does not have. kUnavailable.
+  std::function<Result<void>(const FunctionId& id, const FunctionConfig& config)> admit = [](const auto&, const auto&) {
+    return Result<void>();
+  };
   // From the image of the module as instantiated to the one that calls begin from. kInvalidModule, kDeadlineExceeded.
   std::function<Result<std::shared_ptr<const faaslet::ProtoFaaslet>>(
       std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id, const FunctionConfig& config)>

@@ -220,7 +220,7 @@ Response Api::get(const Request& request) {
       if (draining_.load(std::memory_order_relaxed)) {
         return problem(503, "draining", "The host is shutting down", "", request.path());
       }
-      return text_response(200, "text/plain; charset=utf-8", "ready\n");
+      return text_response(200, "text/plain; charset=utf-8", "ready\n" + options_.boundaries.text());
     case Endpoint::kMetrics:
       if (!access_.sees_all_tenants(request)) return problem(403, "metrics are about every tenant", request.path());
       CHECK(server_ != nullptr);

@@ -24,12 +24,14 @@
 #include "gateway/metrics.h"
 #include "gateway/operations.h"
 #include "gateway/server.h"
+#include "isolation/boundary.h"
 #include "state/global_tier.h"
 #include "worker/worker.h"
 
 namespace spore::gateway {
 
 struct ApiOptions {
+  isolation::Boundaries boundaries;  // that the host enforces or does not: /readyz shows them
   uint64_t call_input_bytes_max = 64ull << 20;
   uint64_t web_held_bytes_max = 256 << 10;  // of the body of a web request; what is larger is streamed
   uint64_t web_bytes_max = 64ull << 30;     // of such a stream

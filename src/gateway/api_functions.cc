@@ -169,6 +169,8 @@ Response Api::logs(const Request& request, const FunctionId& id) {
                  {"exit_code", entry.exit_code},
                  {"queued_us", entry.queued.count()},
                  {"duration_us", entry.duration.count()},
+                 {"cpu_us", entry.usage.cpu.count()},
+                 {"memory_bytes", entry.usage.memory_bytes},
                  {"input_bytes", entry.input_bytes},
                  {"output_bytes", entry.output_bytes},
                  {"log", as_text(entry.log)},

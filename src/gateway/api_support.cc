@@ -28,6 +28,8 @@ void add_call_fields(Response& response, const worker::CallResult& result) {
   if (result.start != worker::StartKind::kNone) {
     response.add_field("Spore-Start", to_string(result.start));
     response.add_field("Spore-Start-Us", std::to_string(result.starting.count()));
+    response.add_field("Spore-Cpu-Us", std::to_string(result.usage.cpu.count()));
+    response.add_field("Spore-Memory-Bytes", std::to_string(result.usage.memory_bytes));
   }
   response.add_field("Spore-Queued-Us", std::to_string(result.queued.count()));
   response.add_field("Spore-Duration-Us", std::to_string(result.duration.count()));

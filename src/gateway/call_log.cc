@@ -23,6 +23,7 @@ CallLogEntry log_entry_of(worker::CallResult& result, const functions::FunctionI
           .detail = detail_of(result),
           .queued = result.queued,
           .duration = result.duration,
+          .usage = result.usage,
           .input_bytes = input_bytes,
           .output_bytes = result.output.size() + result.output_streamed,
           .log = std::move(result.log),

@@ -22,6 +22,7 @@ struct CallLogEntry {
   std::string detail;  // of what went wrong; "" where nothing did
   std::chrono::microseconds queued{0};
   std::chrono::microseconds duration{0};
+  worker::CallUsage usage;
   uint64_t input_bytes = 0;
   uint64_t output_bytes = 0;
   Bytes log;

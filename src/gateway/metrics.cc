@@ -39,6 +39,7 @@ void Metrics::count_call(const worker::CallResult& result) {
   const auto us = static_cast<uint64_t>(result.duration.count());
   increment(durations_[static_cast<size_t>(std::ranges::lower_bound(kBucketsUs, us) - kBucketsUs.begin())]);
   increment(duration_us_sum_, us);
+  increment(cpu_us_, static_cast<uint64_t>(result.usage.cpu.count()));
 }
 
 void Metrics::count_publish(bool published) { increment(published ? published_ : publish_failed_); }
@@ -67,6 +68,8 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   out += "spore_call_duration_seconds_sum " + seconds(value_of(duration_us_sum_)) + "\n";
   sample(out, "spore_call_duration_seconds_count", "", sum);
 
+  head(out, "spore_calls_cpu_seconds_total", "counter", "CPU time that guests used.");
+  out += "spore_calls_cpu_seconds_total " + seconds(value_of(cpu_us_)) + "\n";
   single(out, "spore_calls_running", "gauge", "Calls that run now.", worker.running);
   single(out, "spore_calls_waiting", "gauge", "Calls that wait for a seat.", worker.waiting);
   single(out, "spore_calls_parked", "gauge", "Calls that wait inside the guest, without a seat.", worker.parked);

@@ -33,6 +33,7 @@ class Metrics {
   std::array<Counter, kOutcomes> calls_{};
   std::array<Counter, kBucketsUs.size() + 1> durations_{};
   Counter duration_us_sum_{0};
+  Counter cpu_us_{0};
   Counter published_{0}, publish_failed_{0};
 };
 

@@ -32,9 +32,13 @@ std::string_view openapi() {
           "local_bytes_max": {"type": "integer", "maximum": 4294967296, "default": 67108864, "description": "Of files that a call writes; 0: none"},
           "local_files_max": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 4096},
           "concurrency_max": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 0},
+          "cpu_ms": {"type": "integer", "minimum": 0, "maximum": 3600000, "default": 0, "description": "CPU time of one call; 0: no limit"},
+          "cpu_weight": {"type": "integer", "minimum": 1, "maximum": 10000, "default": 100, "description": "Among those that want the same core"},
+          "cpu_percent": {"type": "integer", "minimum": 0, "maximum": 100000, "default": 0, "description": "Of one core, for all its calls on a host together; 0: no limit"},
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "push": {"type": "string", "enum": ["explicit", "on_success"], "default": "explicit", "description": "Whether what a call that ends with exit code 0 has written to state is pushed before its answer"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
+          "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu"},
           "args": {"type": "array", "items": {"type": "string"}}
         }
       },
@@ -89,6 +93,7 @@ std::string_view openapi() {
           "created_at": {"type": "string", "format": "date-time"}, "started_at": {"type": "string", "format": "date-time"},
           "retry_at": {"type": "string", "format": "date-time"}, "ended_at": {"type": "string", "format": "date-time"},
           "expires_at": {"type": "string", "format": "date-time"}, "duration_us": {"type": "integer"},
+          "cpu_us": {"type": "integer"}, "memory_bytes": {"type": "integer", "description": "Linear memory at its end"},
           "input_bytes": {"type": "integer"}, "output_bytes": {"type": "integer"},
           "problem": {"$ref": "#/components/schemas/Problem"}
         }
@@ -201,6 +206,8 @@ std::string_view openapi() {
         "responses": {
           "200": {"description": "Exit code 0: the output",
                   "headers": {"Spore-Call-Id": {"schema": {"type": "string"}}, "Spore-Start": {"schema": {"enum": ["warm", "restored", "cold"]}},
+                              "Spore-Cpu-Us": {"schema": {"type": "integer"}},
+                              "Spore-Memory-Bytes": {"schema": {"type": "integer"}},
                               "Spore-Duration-Us": {"schema": {"type": "integer"}}}},
           "202": {"description": "The call is stored", "headers": {"Location": {"schema": {"type": "string"}}},
                   "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},
@@ -378,7 +385,7 @@ std::string_view openapi() {
               "responses": {"200": {"description": "The operation", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Operation"}}}}}}
     },
     "/healthz": {"get": {"summary": "200 while the process serves", "responses": {"200": {"description": "ok"}}}},
-    "/readyz": {"get": {"summary": "200 while calls are taken, 503 while draining", "responses": {"200": {"description": "ready"}, "503": {"$ref": "#/components/responses/Problem"}}}},
+    "/readyz": {"get": {"summary": "200 while calls are taken, 503 while draining", "responses": {"200": {"description": "ready, and a line for each boundary, whether it is enforced"}, "503": {"$ref": "#/components/responses/Problem"}}}},
     "/metrics": {"get": {"summary": "Counters for Prometheus", "responses": {"200": {"description": "Text exposition format"}}}}
   }
 }

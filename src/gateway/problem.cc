@@ -88,6 +88,7 @@ Kind kind_of(const worker::CallResult& result) {
     case CallStatus::kExited: return {500, "exit", "The function exited with an error"};
     case CallStatus::kTrapped: return {500, "trap", "The function trapped"};
     case CallStatus::kTimedOut: return {504, "timeout", "The call took longer than it may"};
+    case CallStatus::kOutOfCpuTime: return {504, "out_of_cpu_time", "The call used up its CPU time"};
     case CallStatus::kOutputTooLarge: return {502, "output_too_large", "The function wrote more than it may"};
     case CallStatus::kNotPushed: return {500, "state_not_pushed", "What the call wrote to state is not pushed"};
     case CallStatus::kCancelled: return {503, "cancelled", "The call was cancelled"};
@@ -151,6 +152,10 @@ json problem_json(const worker::CallResult& result, const Called& called) {
       out["detail"] = result.start == worker::StartKind::kNone
                           ? result.trap.message
                           : "the call was stopped after " + std::to_string(result.duration.count() / 1000) + " ms";
+      break;
+    case CallStatus::kOutOfCpuTime:
+      out["code"] = "out_of_cpu_time";
+      out["detail"] = result.trap.message;
       break;
     case CallStatus::kTrapped:
       out["code"] = faaslet::name_of(result.trap.kind);

@@ -70,6 +70,8 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.call_key = std::move(setup.call_key);
   state.push_on_success = setup.push_on_success;
   state.deadline = setup.deadline;
+  state.cpu_time_max = setup.cpu_time_max;
+  state.cpu_quota = setup.cpu_quota;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;
 

@@ -25,6 +25,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "faaslet/cpu_limit.h"
 #include "faaslet/host_call.h"
 #include "host/call_files.h"
 #include "state/operation.h"
@@ -98,6 +99,8 @@ struct CallSetup {
   std::string call_key;                           // names this call among all, at most 32 bytes
   bool push_on_success = false;                   // what it has written to state is pushed when it exits with 0
   std::optional<faaslet::Clock::time_point> deadline;
+  std::optional<std::chrono::nanoseconds> cpu_time_max;  // of the guest; nothing: no limit
+  faaslet::CpuQuota* cpu_quota = nullptr;                // outlives the call; null: it has none
 };
 
 // Sum of the bytes of all arguments and environment variables.
@@ -180,6 +183,8 @@ struct HostState {
   // thread ran from `cpu_time_base`. Kept by run().
   std::chrono::nanoseconds cpu_time_before{0};
   std::chrono::nanoseconds cpu_time_base{0};
+  std::optional<std::chrono::nanoseconds> cpu_time_max;
+  faaslet::CpuQuota* cpu_quota = nullptr;
 
   PendingCall pending;
 

@@ -80,6 +80,7 @@ Result<std::shared_ptr<const ProtoFaaslet>> run_initialisers(const std::shared_p
       case CallResult::Kind::kExited: break;
       case CallResult::Kind::kNotPushed: return std::unexpected(ended.error);
       case CallResult::Kind::kTrapped: return fail(ErrorCode::kInvalidModule, name + " traps: " + told(ended.trap));
+      case CallResult::Kind::kOutOfCpuTime:  // it has no such limit
       case CallResult::Kind::kInterrupted:
         return fail(ErrorCode::kDeadlineExceeded,
                     name + " did not end within " + std::to_string(options.timeout.count()) + " ms");

@@ -79,6 +79,17 @@ CallResult interrupted(std::string_view why) {
   return result;
 }
 
+CallResult out_of_cpu_time(const HostState& state, faaslet::Trap trap) {
+  CallResult result;
+  result.kind = CallResult::Kind::kOutOfCpuTime;
+  result.trap = std::move(trap);
+  result.trap.message =
+      "the call used up its " +
+      std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(*state.cpu_time_max).count()) +
+      " ms of CPU time";
+  return result;
+}
+
 CallResult trapped(faaslet::Trap trap) {
   CallResult result;
   result.kind = trap.kind == wasm::TrapKind::kInterrupted ? CallResult::Kind::kInterrupted : CallResult::Kind::kTrapped;
@@ -120,13 +131,39 @@ std::optional<CallResult> Run::pushed() {
   return std::move(exited_);
 }
 
+Outcome Run::enter(Seat& seat, bool& out_of_cpu_time) {
+  const CpuTime counted(*state_);
+  faaslet::CpuLimit limit{.quota = state_->cpu_quota};
+  if (state_->cpu_time_max) limit.left = *state_->cpu_time_max - state_->cpu_time_before;
+  if (limit.any()) {
+    if (const auto limited = seat.limit_cpu(limit); !limited) {
+      Outcome outcome;
+      outcome.kind = Outcome::Kind::kTrapped;
+      outcome.trap = {.kind = wasm::TrapKind::kHostCall, .message = limited.error().message, .stack = {}};
+      return outcome;
+    }
+  }
+  Outcome outcome = std::exchange(parked_, false) ? faaslet_->resume(seat) : faaslet_->start(seat, functions_[next_]);
+  if (limit.any()) out_of_cpu_time = seat.end_cpu_limit();
+  return outcome;
+}
+
 std::optional<CallResult> Run::go(Seat& seat) {
   if (push_) return pushed();
+  if (state_->cpu_quota) {
+    const auto now = Clock::now();
+    const auto runs_again = state_->cpu_quota->runs_again(now);
+    owes_cpu_time_ = runs_again > now;
+    if (owes_cpu_time_) {
+      wait_ = {.deadline = runs_again};
+      return std::nullopt;
+    }
+  }
   for (; next_ < functions_.size(); ++next_) {
-    Outcome outcome = [&] {
-      CpuTime counted(*state_);
-      return std::exchange(parked_, false) ? faaslet_->resume(seat) : faaslet_->start(seat, functions_[next_]);
-    }();
+    bool used_up = false;
+    Outcome outcome = enter(seat, used_up);
+    if (used_up && outcome.kind == Outcome::Kind::kTrapped && outcome.trap.kind == wasm::TrapKind::kInterrupted)
+      return out_of_cpu_time(*state_, std::move(outcome.trap));
     switch (outcome.kind) {
       case Outcome::Kind::kReturned: break;
       case Outcome::Kind::kTrapped: return trapped(std::move(outcome.trap));
@@ -146,7 +183,7 @@ std::optional<CallResult> Run::go(Seat& seat) {
 
 CallResult Run::finish(Seat& seat, const RunLimits& limits) {
   while (true) {
-    if (parked_) {
+    if (parked_ || owes_cpu_time_) {
       switch (wait_here(seat, wait_, limits.deadline)) {
         case Woken::kReady: break;
         case Woken::kInterrupted: return interrupted("interrupted while waiting");

@@ -9,6 +9,9 @@
 // Who has other use for the thread while a guest waits runs the call in pieces (class Run): each piece ends with the
 // call's end or with what it waits for, and the next may run on another seat.
 //
+// What a guest may use of CPU time (HostState) is kept to here. One whose function's share of a core is used up at the
+// moment parks before it goes on.
+//
 // A deadline in RunLimits ends a guest that is parked. One that computes is ended only by an interrupt: whoever sets
 // the deadline also arranges for seat.interrupt(generation) then (host/watchdog.h does). An interrupt ends a parked
 // guest too.
@@ -29,10 +32,11 @@ struct RunLimits {
 
 struct CallResult {
   enum class Kind : uint8_t {
-    kExited,       // returned or exited: exit_code
-    kTrapped,      // trap says how; HostState::output_overflow tells the one that is about the output's size
-    kInterrupted,  // by the deadline or by somebody's interrupt; trap holds the guest's stack where it was computing
-    kNotPushed,    // exited with 0, but what it wrote to state could not be pushed: error
+    kExited,        // returned or exited: exit_code
+    kTrapped,       // trap says how; HostState::output_overflow tells the one that is about the output's size
+    kInterrupted,   // by the deadline or by somebody's interrupt; trap holds the guest's stack where it was computing
+    kOutOfCpuTime,  // it has used HostState::cpu_time_max; the same
+    kNotPushed,     // exited with 0, but what it wrote to state could not be pushed: error
   };
   Kind kind = Kind::kExited;
   int32_t exit_code = 0;
@@ -63,6 +67,8 @@ class Run {
  private:
   std::optional<CallResult> ended(CallResult result);
   std::optional<CallResult> pushed();
+  // Starts the guest, or goes on with it, for as long as it has CPU time.
+  faaslet::Outcome enter(faaslet::Seat& seat, bool& out_of_cpu_time);
 
   faaslet::Faaslet* faaslet_;
   HostState* state_;
@@ -70,6 +76,7 @@ class Run {
   std::span<const uint32_t> functions_;  // of entry_
   size_t next_ = 0;                      // in functions_
   bool parked_ = false;                  // inside that function
+  bool owes_cpu_time_ = false;           // it waits until its function may run again
   faaslet::Wait wait_;
   std::shared_ptr<state::Operation> push_;  // it has exited, with `exited_`
   CallResult exited_;

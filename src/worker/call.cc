@@ -27,6 +27,7 @@ std::string_view to_string(CallStatus status) {
     case CallStatus::kExited: return "exited";
     case CallStatus::kTrapped: return "trapped";
     case CallStatus::kTimedOut: return "timed_out";
+    case CallStatus::kOutOfCpuTime: return "out_of_cpu_time";
     case CallStatus::kOutputTooLarge: return "output_too_large";
     case CallStatus::kNotPushed: return "not_pushed";
     case CallStatus::kCancelled: return "cancelled";

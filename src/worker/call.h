@@ -64,6 +64,7 @@ enum class CallStatus : uint8_t {
   kExited,          // another exit code
   kTrapped,         // `trap` says how
   kTimedOut,        // `trap` holds the guest's stack where it was computing
+  kOutOfCpuTime,    // the same
   kOutputTooLarge,  // the function wrote more than output_max_bytes
   kNotPushed,       // exit code 0, but what it wrote to state could not be pushed: `error`
   kCancelled,
@@ -83,6 +84,12 @@ enum class StartKind : uint8_t {
 };
 std::string_view to_string(StartKind start);
 
+// What a call took of the host, without the calls that it made.
+struct CallUsage {
+  std::chrono::microseconds cpu{0};  // of its guest, host functions included
+  uint64_t memory_bytes = 0;         // linear memory at its end, which is the most it had
+};
+
 struct CallResult {
   CallId id;
   CallStatus status = CallStatus::kOk;
@@ -94,6 +101,7 @@ struct CallResult {
   bool log_truncated = false;
   Error error;  // kFailed, kNotPushed
   StartKind start = StartKind::kNone;
+  CallUsage usage;
   std::chrono::microseconds queued{0};    // from submit to start
   std::chrono::microseconds starting{0};  // from there to the guest's first instruction, and any loading before
   std::chrono::microseconds duration{0};  // from submit to end

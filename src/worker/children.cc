@@ -57,6 +57,7 @@ host::ChildResult child_result(CallResult& result) {
       break;
     }
     case CallStatus::kTimedOut: failed(Errno::kTimedOut, "its time was up"); break;
+    case CallStatus::kOutOfCpuTime: failed(Errno::kTimedOut, "it used up its CPU time"); break;
     case CallStatus::kOutputTooLarge: failed(Errno::kOverflow, "its output is larger than it may be"); break;
     case CallStatus::kCancelled: failed(Errno::kCanceled, "it was cancelled"); break;
     case CallStatus::kQueueFull:

@@ -68,6 +68,7 @@ inline std::shared_ptr<const functions::LoadedFunction> function(std::string_vie
   functions::LoadedFunction out;
   out.id = {std::move(tenant), "function"};
   out.version.number = 1;
+  out.cpu_quota = functions::make_cpu_quota(config);
   out.version.config = std::move(config);
   out.proto = ready->proto;
   return std::make_shared<functions::LoadedFunction>(std::move(out));

@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include <poll.h>
+#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -33,15 +34,30 @@ CallResult refused(const CallId& id, CallStatus status) {
 
 // ---- attached threads -----------------------------------------------------------------------------------------------
 
-Worker::Attachment::Attachment(Worker& worker) : worker_(worker), serial_(seat_.serial()) {
+Worker::Attachment::Attachment(Worker& worker)
+    : worker_(worker),
+      serial_(seat_.serial()),
+      cpu_group_(worker.options_.cpu_groups ? worker.options_.cpu_groups->take() : nullptr) {
   CHECK(attached_here == nullptr);
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
+  if (!cpu_group_) return;
+  if (const auto entered = cpu_group_->enter(); !entered) lose_cpu_group(entered.error());
 }
 
 Worker::Attachment::~Attachment() {
   std::erase(worker_.state_.lock()->attachments, this);
   attached_here = nullptr;
+}
+
+void Worker::Attachment::set_cpu_weight(uint64_t weight) {
+  if (!cpu_group_) return;
+  if (const auto set = cpu_group_->set_weight(static_cast<uint32_t>(weight)); !set) lose_cpu_group(set.error());
+}
+
+void Worker::Attachment::lose_cpu_group(const Error& error) {
+  spdlog::error("a thread keeps to no CPU weights any more: {}", error.message);
+  cpu_group_ = nullptr;
 }
 
 Worker::Attachment* Worker::current_attachment() {
@@ -267,7 +283,11 @@ WorkerStats Worker::stats() const {
 // ---- running --------------------------------------------------------------------------------------------------------
 
 void Worker::run(Attachment& here, JobPtr job) {
-  while (job) job = run_until_it_waits(here, std::move(job));
+  while (job) {
+    here.set_cpu_weight(job->request.function->version.config.cpu_weight);
+    job = run_until_it_waits(here, std::move(job));
+  }
+  here.set_cpu_weight(isolation::kCpuWeightDefault);
 }
 
 JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
@@ -345,6 +365,8 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
   setup.push_on_success = config.push == functions::StatePush::kOnSuccess && options_.state;
   setup.deadline = job.deadline;
+  if (config.cpu_ms) setup.cpu_time_max = std::chrono::milliseconds(config.cpu_ms);
+  setup.cpu_quota = function.cpu_quota.get();
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
   job.start = StartKind::kWarm;
@@ -432,6 +454,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.queued = duration_cast<microseconds>(job.started - job.submitted);
   result.starting = job.starting;
   host::HostState& state = job.instance->state();
+  result.usage.cpu = duration_cast<microseconds>(state.cpu_time_before);
+  if (job.instance->faaslet().has_slot()) result.usage.memory_bytes = job.instance->faaslet().memory_bytes();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
       result.exit_code = ended.exit_code;
@@ -441,6 +465,7 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
       result.status = state.output_overflow ? CallStatus::kOutputTooLarge : CallStatus::kTrapped;
       break;
     case host::CallResult::Kind::kInterrupted: result.status = CallStatus::kTimedOut; break;
+    case host::CallResult::Kind::kOutOfCpuTime: result.status = CallStatus::kOutOfCpuTime; break;
     case host::CallResult::Kind::kNotPushed:
       result.status = CallStatus::kNotPushed;
       result.error = std::move(ended.error);
@@ -516,7 +541,7 @@ void Worker::watchdog_loop() {
   while (!state->stopping) {
     size_t ready = 0;
     for (const epoll_event& event : std::span(events).first(std::exchange(events_count, 0))) {
-      const auto waits = state->fd_waits.find(event.data.u64);
+      const auto waits = state->fd_waits.find(uint64_t{event.data.u64});
       if (waits == state->fd_waits.end()) continue;
       Job& job = *waits->second;
       end_fd_wait(*state, job);

@@ -43,6 +43,7 @@
 #include "faaslet/seat.h"
 #include "host/run.h"
 #include "host/state_access.h"
+#include "isolation/cpu_groups.h"
 #include "worker/call.h"
 #include "worker/call_graph.h"
 #include "worker/call_queue.h"
@@ -77,7 +78,9 @@ struct WorkerOptions {
   PoolOptions pool;
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
-  functions::Registry* registry = nullptr;     // outlives the worker; null: calls can only call their own function
+  isolation::CpuGroups* cpu_groups =
+      nullptr;                              // outlives the worker; for attached threads; null: no weights are kept to
+  functions::Registry* registry = nullptr;  // outlives the worker; null: calls can only call their own function
 };
 
 // What the rest of the host does for chained calls. Set before the first call; called on any thread.
@@ -123,8 +126,13 @@ class Worker {
    private:
     friend class Worker;
     Worker& worker_;
+    // Of the guest that runs here; the thread's own work has the default weight.
+    void set_cpu_weight(uint64_t weight);
+    void lose_cpu_group(const Error& error);
+
     faaslet::Seat seat_;
-    const uint64_t serial_;  // of the seat, for the pool
+    const uint64_t serial_;                     // of the seat, for the pool
+    isolation::CpuGroup* cpu_group_ = nullptr;  // null: none, or it failed
 
     // The call that runs here; guarded by the worker's state.
     struct Running {

@@ -24,9 +24,19 @@ constexpr std::string_view kEcho = R"((module
     (drop (call $write (i32.const 0) (local.get $n))))))";
 constexpr std::string_view kEndless = R"((module (func $spin (export "spore_call") (loop $again (br $again)))))";
 
+// Calls host functions without end.
+constexpr std::string_view kEndlessHostCalls = R"((module
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "spore_call") (loop $again (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 0))) (br $again)))))";
+
 // Waits until a call runs, which only shows in the statistics.
 void wait_until_running(Worker& worker, size_t count) {
   while (worker.stats().running < count) std::this_thread::yield();
+}
+
+void wait_until_parked(Worker& worker, size_t count) {
+  while (worker.stats().parked < count || worker.stats().running) std::this_thread::yield();
 }
 
 TEST(Worker, GivesInputAndTakesOutput) {
@@ -261,6 +271,69 @@ TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
   EXPECT_EQ(waiting.get().status, CallStatus::kOk);
 }
 
+TEST(Worker, ACallThatUsesUpItsCpuTimeEnds) {
+  Pool pool({.seats = 1}, 1);
+  functions::FunctionConfig config;
+  config.cpu_ms = 50;
+  for (const auto text : {kEndless, kEndlessHostCalls}) {
+    const CallResult result = call(pool, request(function(text, config)));
+    EXPECT_EQ(result.status, CallStatus::kOutOfCpuTime);
+    EXPECT_EQ(result.trap.message, "the call used up its 50 ms of CPU time");
+    EXPECT_GE(result.usage.cpu, std::chrono::milliseconds(50));
+    EXPECT_LT(result.usage.cpu, std::chrono::milliseconds(100));
+  }
+  EXPECT_EQ(call(pool, request(function(kEcho, config), "after")).status, CallStatus::kOk);
+}
+
+// A share is held by all calls of a function together, in guest code and in host functions; others do not notice.
+TEST(Worker, CallsOfAFunctionShareItsShareOfACore) {
+  constexpr std::chrono::milliseconds kTime(1'000);
+  functions::FunctionConfig config;
+  config.cpu_percent = 20;
+  for (const auto text : {kEndless, kEndlessHostCalls}) {
+    Pool pool({.seats = 3}, 3);
+    const auto limited = function(text, config);
+    std::vector<std::future<CallResult>> busy;
+    for (int i = 0; i < 2; ++i) {
+      auto spins = request(limited);
+      spins.timeout = kTime;
+      busy.push_back(start(pool.worker, std::move(spins)));
+    }
+    EXPECT_EQ(call(pool, request(function(kEcho), "meanwhile")).status, CallStatus::kOk);
+    std::chrono::microseconds used{0};
+    for (auto& call : busy) {
+      const CallResult result = call.get();
+      EXPECT_EQ(result.status, CallStatus::kTimedOut);
+      EXPECT_LT(result.duration, 2 * kTime);
+      used += result.usage.cpu;
+    }
+    EXPECT_GT(used, kTime / 8);
+    EXPECT_LT(used, kTime * 3 / 10);
+  }
+}
+
+// Its function has used its share, so that it waits before it begins, without a seat.
+TEST(Worker, ACallOfAFunctionThatOwesCpuTimeCanBeCancelled) {
+  Pool pool({.seats = 1}, 1);
+  functions::FunctionConfig config;
+  config.cpu_percent = 1;
+  config.cpu_ms = 100;  // ten seconds' worth
+  const auto limited = function(kEndless, config);
+  const auto owing = std::make_shared<LoadedFunction>(*function(kEcho));
+  owing->cpu_quota = std::make_shared<faaslet::CpuQuota>(1);
+  owing->cpu_quota->charge(std::chrono::milliseconds(100), Clock::now());
+  auto waiting = start(pool.worker, request(owing));
+  wait_until_parked(pool.worker, 1);
+  EXPECT_EQ(call(pool, request(function(kEcho), "meanwhile")).status, CallStatus::kOk);
+  pool.worker.cancel_all();
+  EXPECT_EQ(waiting.get().status, CallStatus::kCancelled);
+  auto sleeping = start(pool.worker, request(limited));
+  wait_until_running(pool.worker, 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // by now it sleeps in the guest
+  pool.worker.cancel_all();
+  EXPECT_EQ(sleeping.get().status, CallStatus::kCancelled);
+}
+
 // Sleeps for `ms`, then writes "slept".
 std::shared_ptr<const LoadedFunction> sleeper(uint64_t ms) {
   return function(R"((module
@@ -273,10 +346,6 @@ std::shared_ptr<const LoadedFunction> sleeper(uint64_t ms) {
                   std::to_string(ms * 1'000'000) + R"())
       (if (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 150)) (then unreachable))
       (drop (call $write (i32.const 200) (i32.const 5))))))");
-}
-
-void wait_until_parked(Worker& worker, size_t count) {
-  while (worker.stats().parked < count || worker.stats().running) std::this_thread::yield();
 }
 
 TEST(Worker, CallsThatSleepHoldNoSeat) {

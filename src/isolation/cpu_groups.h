@@ -1,0 +1,89 @@
+// Cgroups for the threads that run guests: a group for each, so that a thread's weight is its own.
+//
+//   where the host is --> spore-PID-START --> seat-0, seat-1, ...
+//
+// The group of all has as much weight as its threads have together. Where the host is in the tree of cgroups is found
+// in /proc/self/cgroup and /proc/self/mountinfo; it needs the right to make directories there: root's, or a delegated
+// tree. Version 2 where its cpu controller is available there (threaded groups), else version 1. (Linux,
+// Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.)
+//
+// Weights alone: a cgroup's quota stops a thread wherever it is, with whatever it holds; guests' shares of a core are
+// kept by faaslet/cpu_limit.h.
+#pragma once
+
+#include <fcntl.h>
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace spore::isolation {
+
+constexpr uint32_t kCpuWeightDefault = 100;
+constexpr uint32_t kCpuWeightMax = 10'000;  // from 1
+
+// The group of one thread. Used by that thread alone.
+class CpuGroup {
+ public:
+  CpuGroup(UniqueFd threads, UniqueFd weight, bool version_2)
+      : threads_(std::move(threads)), weight_file_(std::move(weight)), version_2_(version_2) {}
+
+  // The calling thread is in it from now on.
+  Result<void> enter();
+  // Of the thread among those that want the same core; does nothing where it has that weight.
+  Result<void> set_weight(uint32_t weight) {
+    if (weight == weight_) return {};
+    return write_weight(weight);
+  }
+  uint32_t weight() const { return weight_; }
+
+ private:
+  Result<void> write_weight(uint32_t weight);
+
+  UniqueFd threads_;
+  UniqueFd weight_file_;
+  bool version_2_;
+  uint32_t weight_ = kCpuWeightDefault;
+};
+
+class CpuGroups {
+ public:
+  // Where it looks; others than the kernel's own are for tests.
+  struct Places {
+    std::filesystem::path process = "/proc/self";
+    std::filesystem::path processes = "/proc";  // of the owners of groups that were left behind
+    int open_flags = O_WRONLY | O_CLOEXEC;
+  };
+
+  // Groups for `count` threads. Removes what hosts that ended without it have left in the same place. kUnavailable:
+  // this machine has no cpu controller here, or the host may not use it; the message says which.
+  static Result<CpuGroups> make(unsigned count, const Places& places);
+  static Result<CpuGroups> make(unsigned count) { return make(count, Places()); }
+  // Removes the groups, which no thread may be in any more.
+  ~CpuGroups();
+  CpuGroups(CpuGroups&& other) noexcept;
+  CpuGroups& operator=(CpuGroups&&) = delete;
+
+  // One that nobody has yet; null: all are taken. Any thread.
+  CpuGroup* take();
+
+  bool version_2() const { return version_2_; }
+  const std::filesystem::path& directory() const { return directory_; }
+
+ private:
+  CpuGroups(std::filesystem::path directory, bool version_2)
+      : directory_(std::move(directory)), version_2_(version_2) {}
+  Result<void> add_groups(unsigned count, const Places& places);
+
+  std::filesystem::path directory_;  // empty: moved from
+  bool version_2_ = false;
+  std::vector<CpuGroup> groups_;
+  std::atomic<size_t> taken_{0};
+};
+
+}  // namespace spore::isolation
