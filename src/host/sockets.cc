@@ -163,7 +163,7 @@ Outcome receive(HostCall& call, Descriptor& socket, std::span<const iovec> to, R
   uint64_t wanted = 0;
   for (const iovec& part : list) wanted += part.iov_len;
   const bool stream = is_stream(socket);
-  if (stream && wanted == 0) return uint64_t{0};
+  if (stream && wanted == 0) return finish(call, uint64_t{0});
   const bool whole = stream && how.wait_all && !how.peek;
   uint64_t done = pending.active ? std::min(pending.bytes_done, wanted) : 0;
   std::span<iovec> rest = behind(list, done);
