@@ -38,6 +38,13 @@ std::string_view openapi() {
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "push": {"type": "string", "enum": ["explicit", "on_success"], "default": "explicit", "description": "Whether what a call that ends with exit code 0 has written to state is pushed before its answer"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
+          "network": {"type": ["object", "null"], "default": null, "additionalProperties": false, "description": "Null: none",
+                      "properties": {
+                        "internet": {"type": "boolean", "default": false, "description": "Every public address"},
+                        "allow": {"type": "array", "items": {"type": "string"}, "description": "HOST:PORT, as 10.1.0.0/16:443, [2001:db8::7]:53/udp, db.example.com:5000-5010"},
+                        "egress_bits": {"type": "integer", "default": 100000000, "description": "A second"},
+                        "ingress_bits": {"type": "integer", "default": 100000000},
+                        "sockets_max": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 64}}},
           "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu"},
           "args": {"type": "array", "items": {"type": "string"}}
         }
