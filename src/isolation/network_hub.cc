@@ -167,15 +167,18 @@ std::string hub_rules(const NetworkLimits& limits) {
 // In the host's namespace: what comes from the uplink reaches no address of the host that it may not, also not by a
 // translation of the host's own (a container's published port); nothing goes into the uplink but answers.
 std::string host_rules(const std::string& table, const std::string& uplink, const IpAddress& v4, const IpAddress& v6,
-                       const NetworkLimits& limits) {
+                       const UplinkStatus& status, const NetworkLimits& limits) {
   std::string out = define("uplink", "\"" + uplink + "\"") + define("hub_v4", v4.to_string()) +
                     define("hub_v6", v6.to_string()) + "table inet " + table + " {\n flags owner\n" +
                     std::string(kRefuse) + R"(
+ chain not_forwarded {
+ }
  chain allowed {
  }
  chain from_hub {
   ip saddr != $hub_v4 drop
   ip6 saddr != $hub_v6 drop
+  fib daddr type != local jump not_forwarded
   jump allowed
   fib daddr type local goto refuse
  }
@@ -195,6 +198,10 @@ std::string host_rules(const std::string& table, const std::string& uplink, cons
  }
 }
 )";
+  // Else the host would drop it without a word.
+  const std::string refuse = "add rule inet " + table + " not_forwarded meta nfproto ";
+  if (!status.v4_problem.empty()) out += refuse + "ipv4 goto refuse\n";
+  if (!status.v6_problem.empty()) out += refuse + "ipv6 goto refuse\n";
   const std::string rule = "add rule inet " + table + " allowed ";
   for (const IpRange& range : limits.reachable)
     out += rule + family_of(range.address) + " daddr " + range.to_string() + " accept\n";
@@ -202,6 +209,13 @@ std::string host_rules(const std::string& table, const std::string& uplink, cons
     out += rule + family_of(*limits.resolver) + " daddr " + limits.resolver->to_string() +
            " meta l4proto { tcp, udp } th dport 53 accept\n";
   return out;
+}
+
+// In the current namespace. Empty: it forwards.
+std::string forwarding_problem(const std::string& sysctl) {
+  const auto value = get_sysctl(sysctl);
+  if (!value) return value.error().message;
+  return *value == "1" ? "" : "the host does not forward (/proc/sys/" + sysctl + " is " + *value + ")";
 }
 
 std::string chain_of(uint32_t policy) { return "policy_" + std::to_string(policy); }
@@ -222,6 +236,8 @@ Result<void> NetworkHub::build() {
   ASSIGN_OR_RETURN(host_netlink_, NetlinkSocket::open());
   ASSIGN_OR_RETURN(host_firewall_, Firewall::open());
   TRY(remove_leftovers());
+  uplink_status_ = {.v4_problem = forwarding_problem("net/ipv4/ip_forward"),
+                    .v6_problem = forwarding_problem("net/ipv6/conf/all/forwarding")};
   // From here on this process lives in the hub.
   if (::unshare(CLONE_NEWNET) != 0) return fail_errno("make a network namespace");
   ASSIGN_OR_RETURN(hub_namespace_, current_network_namespace());
@@ -273,7 +289,7 @@ Result<void> NetworkHub::build_uplink() {
   // The rules stand before the link is up.
   {
     ASSIGN_OR_RETURN(const auto in_host, InNetworkNamespace::enter(host_namespace_.get()));
-    TRY(host_firewall_->run(host_rules(owner, uplink_name_, hub_v4, hub_v6, limits_)));
+    TRY(host_firewall_->run(host_rules(owner, uplink_name_, hub_v4, hub_v6, uplink_status_, limits_)));
   }
 
   NetlinkBatch host;
@@ -325,19 +341,6 @@ NetworkHub::~NetworkHub() {
     (void)host_netlink_.send(batch);
   }
   if (host_namespace_.valid()) (void)!::setns(host_namespace_.get(), CLONE_NEWNET);
-}
-
-UplinkStatus NetworkHub::uplink_status() const {
-  UplinkStatus out;
-  const auto problem = [&](const std::string& sysctl) -> std::string {
-    const auto entered = InNetworkNamespace::enter(host_namespace_.get());
-    const auto value = entered ? get_sysctl(sysctl) : Result<std::string>(std::unexpected(entered.error()));
-    if (!value) return value.error().message;
-    return *value == "1" ? "" : "the host does not forward (/proc/sys/" + sysctl + " is " + *value + ")";
-  };
-  out.v4_problem = problem("net/ipv4/ip_forward");
-  out.v6_problem = has_v6_ ? problem("net/ipv6/conf/all/forwarding") : "the host has no IPv6";
-  return out;
 }
 
 // ---- namespaces -----------------------------------------------------------------------------------------------------
@@ -586,9 +589,8 @@ BrokerReply reply(ByteWriter& out) { return {.bytes = out.take()}; }
 
 Result<BrokerReply> open(const NetworkHub& hub) {
   ByteWriter out;
-  const UplinkStatus status = hub.uplink_status();
-  out.write_text(status.v4_problem);
-  out.write_text(status.v6_problem);
+  out.write_text(hub.uplink_status().v4_problem);
+  out.write_text(hub.uplink_status().v6_problem);
   return reply(out);
 }
 

@@ -43,7 +43,7 @@ struct MadeNamespace {
   std::optional<IpAddress> v6;
 };
 
-// Why functions cannot get out of this host, as of now; empty: they can.
+// Why functions cannot get out of this host, as it was when the hub was made; empty: they can.
 struct UplinkStatus {
   std::string v4_problem;
   std::string v6_problem;
@@ -58,7 +58,7 @@ class NetworkHub {
   NetworkHub(const NetworkHub&) = delete;
   NetworkHub& operator=(const NetworkHub&) = delete;
 
-  UplinkStatus uplink_status() const;
+  const UplinkStatus& uplink_status() const { return uplink_status_; }
 
   // A namespace without a policy. kResourceExhausted where namespaces_max are in use or not yet gone.
   Result<MadeNamespace> make_namespace();
@@ -107,6 +107,7 @@ class NetworkHub {
   NetlinkSocket netlink_;
   std::optional<Firewall> host_firewall_;
   std::optional<Firewall> firewall_;
+  UplinkStatus uplink_status_;
   std::string uplink_name_;    // in the host's namespace
   uint32_t uplink_index_ = 0;  // there
   std::vector<Slot> slots_;

@@ -60,6 +60,20 @@ IpAddress read_address(ByteReader& in) {
   return out;
 }
 
+Result<MadeNamespace> make(Broker& broker) {
+  ASSIGN_OR_RETURN(const BrokerReply reply, broker.call("network.make", {}, Clock::now() + kChangePatience));
+  ByteReader in(reply.bytes);
+  MadeNamespace out;
+  out.id.slot = in.read<uint32_t>();
+  out.id.serial = in.read<uint64_t>();
+  out.v4 = read_address(in);
+  const bool has_v6 = in.read<uint8_t>() == 1;
+  const IpAddress v6 = read_address(in);
+  if (has_v6) out.v6 = v6;
+  CHECK(in.ok());
+  return out;
+}
+
 }  // namespace
 
 // ---- policies -------------------------------------------------------------------------------------------------------
@@ -191,15 +205,20 @@ Result<std::unique_ptr<NetworkPool>> NetworkPool::open(Broker& broker, NetworkPo
   std::string v4_problem(in.read_text());
   std::string v6_problem(in.read_text());
   CHECK(in.ok());
+  // The first namespace shows whether the kernel has what they need.
+  auto first = make(broker);
+  if (!first) return std::unexpected(std::move(first).error().within("Network is not available"));
   return std::unique_ptr<NetworkPool>(
-      new NetworkPool(broker, std::move(options), std::move(v4_problem), std::move(v6_problem)));
+      new NetworkPool(broker, std::move(options), *first, std::move(v4_problem), std::move(v6_problem)));
 }
 
-NetworkPool::NetworkPool(Broker& broker, NetworkPoolOptions options, std::string v4_problem, std::string v6_problem)
+NetworkPool::NetworkPool(Broker& broker, NetworkPoolOptions options, const MadeNamespace& first, std::string v4_problem,
+                         std::string v6_problem)
     : broker_(broker),
       options_(std::move(options)),
       v4_problem_(std::move(v4_problem)),
       v6_problem_(std::move(v6_problem)),
+      state_(State{.ready = {first}, .made = 1}),
       filler_([this] { fill(); }),
       resolver_([this] { resolve_names(); }) {}
 
@@ -232,20 +251,6 @@ Result<std::shared_ptr<PreparedPolicy>> NetworkPool::prepare(NetworkPolicy polic
   return out;
 }
 
-Result<MadeNamespace> NetworkPool::make() {
-  ASSIGN_OR_RETURN(const BrokerReply reply, broker_.call("network.make", {}, Clock::now() + kChangePatience));
-  ByteReader in(reply.bytes);
-  MadeNamespace out;
-  out.id.slot = in.read<uint32_t>();
-  out.id.serial = in.read<uint64_t>();
-  out.v4 = read_address(in);
-  const bool has_v6 = in.read<uint8_t>() == 1;
-  const IpAddress v6 = read_address(in);
-  if (has_v6) out.v6 = v6;
-  CHECK(in.ok());
-  return out;
-}
-
 Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> policy) {
   std::optional<MadeNamespace> made;
   {
@@ -259,7 +264,7 @@ Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> pol
   }
   changed_.notify_all();
   if (!made) {
-    ASSIGN_OR_RETURN(made, make());
+    ASSIGN_OR_RETURN(made, make(broker_));
   }
   ByteWriter request;
   request.write(made->id.slot);
@@ -278,7 +283,7 @@ void NetworkPool::fill() {
       changed_.wait(state.lock(), [&] { return state->stopping || state->ready.size() < options_.ready; });
       if (state->stopping) return;
     }
-    const auto made = make();
+    const auto made = make(broker_);
     auto state = state_.lock();
     if (made) {
       state->ready.push_back(*made);

@@ -130,7 +130,7 @@ class NetworkLease {
 
 struct NetworkPoolStats {
   size_t ready = 0;
-  uint64_t made = 0;       // by the pool's thread
+  uint64_t made = 0;       // before they were asked for
   uint64_t made_late = 0;  // by take(), where the pool was empty
   std::string v4_problem;  // why functions cannot get out of this host; empty: they can
   std::string v6_problem;
@@ -162,8 +162,8 @@ class NetworkPool {
     std::map<Bytes, std::weak_ptr<PreparedPolicy>> policies;  // by what they say; dead ones until the next look
   };
 
-  NetworkPool(Broker& broker, NetworkPoolOptions options, std::string v4_problem, std::string v6_problem);
-  Result<MadeNamespace> make();
+  NetworkPool(Broker& broker, NetworkPoolOptions options, const MadeNamespace& first, std::string v4_problem,
+              std::string v6_problem);
   void fill();
   void resolve_names();
 

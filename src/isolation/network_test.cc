@@ -618,6 +618,10 @@ TEST_F(NetworkTest, WithoutForwardingItSaysSo) {
   open();
   EXPECT_EQ(pool_->stats().v4_problem, "the host does not forward (/proc/sys/net/ipv4/ip_forward is 0)");
   EXPECT_EQ(pool_->stats().v6_problem, "");
+  start_servers();
+  // And refuses at once, rather than letting guests wait.
+  try_table(take({.internet = true}), {{"192.31.196.10", 8080, kRefused, "the Internet over IPv4"},
+                                       {"2620:4f:8000::10", 8080, kReached, "the Internet over IPv6"}});
 }
 
 TEST(Network, WithoutTheRightToIsAnErrorThatSaysWhy) {

@@ -170,7 +170,7 @@ TEST_F(SocketCalls, WaitsEndWithTheCall) {
     GuestRun run = run_guest("sockets", arguments, setup_in(network), {.deadline = began + milliseconds(100)});
     EXPECT_EQ(run.result.kind, Kind::kInterrupted) << what << ": " << run.summary();
     EXPECT_GE(faaslet::Clock::now() - began, milliseconds(100)) << what;
-    EXPECT_LT(faaslet::Clock::now() - began, std::chrono::seconds(5)) << what;
+    EXPECT_LT(faaslet::Clock::now() - began, std::chrono::seconds(20)) << what;
   }
   const GuestRun run = run_guest("sockets", {"block", "127.0.0.1", "0", "recv"}, setup_in(network), {},
                                  [](auto interrupt) { interrupt(); });
@@ -229,32 +229,27 @@ TEST_F(SocketCalls, BadPointersOfSporeTrap) {
 
 TEST_F(SocketCalls, NothingStaysOpenBehindACall) {
   FullListener full(*network);
-  const DnsServer dns(*network);
+  const UniqueFd told = bound_socket(*network, AF_INET, SOCK_STREAM);
+  const UniqueFd resolver = bound_socket(*network, AF_INET, SOCK_DGRAM);
+  network->asked = {loopback(AF_INET, port_of(resolver.get()))};
   const size_t before = open_descriptors();
-  {
-    GuestRun run = run_guest("sockets", {"leave", "127.0.0.1", text_of(full.port)}, setup_in(network),
-                             {.deadline = faaslet::Clock::now() + milliseconds(100)});
-    EXPECT_EQ(run.result.kind, Kind::kInterrupted) << run.summary();
-    // The connection of `full` waits, so the guest got no further than that one: a listener, a pair and this one.
-    EXPECT_GE(open_descriptors(), before + 4);
-    EXPECT_GT(network.use_count(), 1);
-    run.state.close_all();
-    EXPECT_EQ(network.use_count(), 1);
-    EXPECT_EQ(open_descriptors(), before);
-  }
-  EXPECT_EQ(open_descriptors(), before);
-}
-
-TEST_F(SocketCalls, LookUpEndsWithItsCall) {
-  const DnsServer dns(*network);
-  const size_t before = open_descriptors();
-  GuestRun run = run_guest("sockets", {"resolve", "silent.test", "0"}, setup_in(network),
-                           {.deadline = faaslet::Clock::now() + milliseconds(100)});
+  const std::vector<std::string> arguments = {"leave", "127.0.0.1", text_of(full.port), text_of(port_of(told.get()))};
+  UniqueFd peer;
+  char byte = 0;
+  GuestRun run = run_guest("sockets", arguments, setup_in(network), {}, [&](auto interrupt) {
+    peer.reset(::accept4(told.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    EXPECT_EQ(::recv(peer.get(), &byte, 1, 0), 1);
+    EXPECT_EQ(::recv(resolver.get(), &byte, 1, 0), 1);  // the question of its look-up
+    interrupt();
+  });
   EXPECT_EQ(run.result.kind, Kind::kInterrupted) << run.summary();
-  EXPECT_GT(open_descriptors(), before);
+  // Five sockets, and of the look-up a socket and what it waits by.
+  EXPECT_GE(open_descriptors(), before + 1 + 7);
+  EXPECT_GT(network.use_count(), 1);
   run.state.close_all();
-  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_EQ(open_descriptors(), before + 1);
   EXPECT_EQ(network.use_count(), 1);
+  EXPECT_EQ(::recv(peer.get(), &byte, 1, 0), 0);  // closed
 }
 
 TEST_F(SocketCalls, AreOfTheCallsNetwork) {
@@ -357,7 +352,7 @@ TEST_F(Names, SilentResolversEndWithTheTime) {
   const auto began = faaslet::Clock::now();
   EXPECT_EQ(resolve("silent.test", "0", "200"), error(wasi::Errno::kTimedOut));
   EXPECT_GE(faaslet::Clock::now() - began, milliseconds(200));
-  EXPECT_LT(faaslet::Clock::now() - began, std::chrono::seconds(3));
+  EXPECT_LT(faaslet::Clock::now() - began, std::chrono::seconds(20));
 }
 
 // The second one answers, once the first has had its time.

@@ -54,7 +54,7 @@ Result<UniqueFd> TestNetwork::socket(int family, int type) {
 UniqueFd TestNetwork::test_socket(int family, int type) {
   auto made = make_socket(family, type);
   CHECK(made, made.error().message);
-  const timeval limit{10, 0};
+  const timeval limit{30, 0};
   ::setsockopt(made->get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
   ::setsockopt(made->get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
   return std::move(*made);
@@ -113,7 +113,7 @@ TcpServer::TcpServer(TestNetwork& network, int family, std::function<void(int)> 
     while (true) {
       const UniqueFd connection(::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC));
       if (!connection.valid()) return;
-      const timeval limit{10, 0};
+      const timeval limit{30, 0};
       ::setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
       serve(connection.get());
     }

@@ -23,7 +23,7 @@ class TestNetwork final : public Network {
   Result<UniqueFd> socket(int family, int type) override;
   std::vector<sockaddr_storage> resolvers() const override { return asked; }
 
-  // A blocking one for the test's own ends; each wait on it ends after ten seconds.
+  // A blocking one for the test's own ends; each wait on it ends after 30 seconds.
   UniqueFd test_socket(int family, int type);
   bool is_namespace() const { return namespace_.valid(); }
   bool has_inet6();
