@@ -219,7 +219,8 @@ NetworkPool::NetworkPool(Broker& broker, NetworkPoolOptions options, const MadeN
 
 NetworkPool::~NetworkPool() {
   state_.lock()->stopping = true;
-  changed_.notify_all();
+  changed_.notify_one();
+  stopping_.notify_one();
   filler_.join();
   resolver_.join();
   for (const MadeNamespace& made : state_.lock()->ready)
@@ -262,7 +263,7 @@ Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> pol
   }
   Result<MadeNamespace> one = made ? Result<MadeNamespace>(*made) : make(broker_);
   auto lease = one ? attach(*one, std::move(policy)) : Result<NetworkLease>(std::unexpected(std::move(one).error()));
-  if (wake) changed_.notify_all();  // after our own request, which would else wait for the filler's
+  if (wake) changed_.notify_one();  // after our own request, which would else wait for the filler's
   return lease;
 }
 
@@ -310,7 +311,7 @@ void NetworkPool::resolve_names() {
     std::vector<std::shared_ptr<PreparedPolicy>> policies;
     {
       auto state = state_.lock();
-      if (changed_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
+      if (stopping_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
       for (const auto& [key, prepared] : state->policies)
         if (auto policy = prepared.lock(); policy && !policy->policy_.allow_names.empty())
           policies.push_back(std::move(policy));

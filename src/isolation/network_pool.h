@@ -173,7 +173,8 @@ class NetworkPool {
   const std::string v4_problem_;
   const std::string v6_problem_;
   Guarded<State> state_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;   // for the filler
+  std::condition_variable stopping_;  // for the resolver
   std::thread filler_;
   std::thread resolver_;
 };
