@@ -31,7 +31,8 @@ struct PublishArguments {
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent;
   std::string push;
-  std::vector<std::string> env, args, mounts, require;
+  std::vector<std::string> env, args, mounts, require, allow;
+  bool internet = false;
 };
 
 // "NAME=VALUE" of a flag into the map that is that field of a configuration.
@@ -55,6 +56,8 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (arguments.cpu_ms) change["cpu_ms"] = *arguments.cpu_ms;
   if (arguments.cpu_weight) change["cpu_weight"] = *arguments.cpu_weight;
   if (arguments.cpu_percent) change["cpu_percent"] = *arguments.cpu_percent;
+  if (arguments.internet) change["network"]["internet"] = true;
+  if (!arguments.allow.empty()) change["network"]["allow"] = arguments.allow;
   if (!arguments.require.empty()) change["require"] = arguments.require;
   if (!arguments.push.empty()) change["push"] = arguments.push;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
@@ -369,6 +372,13 @@ void add_client(CLI::App& app, int& exit_code) {
                       "Of its calls among those that want the same core, 1 to 10000; the default is 100");
   command->add_option("--cpu-percent", publishing->cpu_percent,
                       "Of one core, for all its calls on a host together; 0: no limit");
+  command->add_flag("--internet", publishing->internet, "Its calls may reach every public address");
+  command
+      ->add_option("--allow", publishing->allow,
+                   "What its calls may reach beside: HOST:PORT, as 10.1.0.0/16:443 or db.example.com:5432; may be "
+                   "repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command
       ->add_option("--require", publishing->require, "A boundary that the host must enforce, as cpu; may be repeated")
       ->expected(1)

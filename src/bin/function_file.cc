@@ -43,6 +43,8 @@ class Reader {
         ASSIGN_OR_RETURN(out.config[name], text(name, node));
       } else if (name == "args" || name == "require") {
         ASSIGN_OR_RETURN(out.config[name], texts(name, node));
+      } else if (name == "network") {
+        ASSIGN_OR_RETURN(out.config[name], network(node));
       } else if (name == "env" || name == "mounts") {
         ASSIGN_OR_RETURN(out.config[name], table_of_texts(name, node));
       } else {
@@ -57,6 +59,27 @@ class Reader {
   }
 
  private:
+  Result<nlohmann::json> network(const toml::node& node) const {
+    const toml::table* table = node.as_table();
+    if (!table) return wrong(node.source(), "network must be a table");
+    nlohmann::json out = nlohmann::json::object();
+    for (const auto& [key, value] : *table) {
+      const std::string name(key.str());
+      if (name == "internet") {
+        const auto flag = value.value_exact<bool>();
+        if (!flag) return wrong(value.source(), "network.internet must be true or false");
+        out[name] = *flag;
+      } else if (name == "allow") {
+        ASSIGN_OR_RETURN(out[name], texts("network.allow", value));
+      } else if (name == "egress_bits" || name == "ingress_bits" || name == "sockets_max") {
+        ASSIGN_OR_RETURN(out[name], number("network." + name, value));
+      } else {
+        return wrong(key.source(), "network has no key \"" + name +
+                                       "\"; it has internet, allow, egress_bits, ingress_bits and sockets_max");
+      }
+    }
+    return out;
+  }
   Result<std::string> text(const std::string& name, const toml::node& node) const {
     const auto value = node.value_exact<std::string>();
     if (!value) return wrong(node.source(), name + " must be a string");

@@ -13,6 +13,7 @@
 #include "faaslet/faaslet.h"
 #include "functions/object_cache.h"
 #include "host/imports.h"
+#include "host/network.h"
 #include "host/watchdog.h"
 
 namespace spore::bin {
@@ -29,6 +30,7 @@ struct RunOptions {
   std::vector<std::string> directories;
   std::vector<std::string> environment;
   std::string tier;
+  std::string network;      // "none", "host"; empty: none
   uint64_t timeout_ms = 0;  // 0: none
   std::string file;
   std::string interpreter;  // of a script; empty: looked for
@@ -111,6 +113,9 @@ Result<int> run_module(const RunOptions& options) {
   }
   add_own_directories(setup.preopens);
   setup.streams = {.in = 0, .out = 1, .err = 2};
+  if (options.network == "host") {
+    ASSIGN_OR_RETURN(setup.network, host::process_network());
+  }
 
   ASSIGN_OR_RETURN(const Bytes wasm, read_file(module, kModuleBytesMax));
   TRY(check_is_module(module, wasm));
@@ -176,6 +181,9 @@ void add_run(CLI::App& app, int& exit_code) {
       ->type_name("MS");
   run->add_option("--tier", options->tier, "Compile with this tier; default: the best that is cached, or is ready soon")
       ->check(CLI::IsMember({"fast", "optimised"}));
+  run->add_option("--network", options->network,
+                  "none: the program has no network (default); host: it has this machine's, all of it")
+      ->check(CLI::IsMember({"none", "host"}));
   run->add_option("--interpreter", options->interpreter, "The interpreter's module, for a script")->type_name("FILE");
   run->footer(
       "FILE [ARGUMENTS...]: a module, or a script (.py, .js); what follows its name belongs to the program.\n"

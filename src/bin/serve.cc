@@ -23,6 +23,7 @@
 #include "host/state_access.h"
 #include "isolation/boundary.h"
 #include "isolation/cpu_groups.h"
+#include "isolation/network_pool.h"
 #include "object_store/directory_store.h"
 #include "state/quota_tier.h"
 #include "worker/worker.h"
@@ -56,6 +57,11 @@ struct ServeOptions {
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   bool cpu_groups = true;
+  bool network = true;
+  std::vector<std::string> reachable;
+  std::string resolver;
+  isolation::NetworkLimits network_limits;
+  size_t networks_ready = 32;
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
   size_t tenant_concurrency_max = 0;
@@ -201,6 +207,37 @@ calls::AsyncOptions async_options(const ServeOptions& options) {
           .attempts_default = options.async_attempts};
 }
 
+Result<isolation::NetworkLimits> network_limits_of(const ServeOptions& options) {
+  isolation::NetworkLimits limits = options.network_limits;
+  for (const std::string& text : options.reachable) {
+    auto range = isolation::IpRange::parse(text);
+    if (!range) return std::unexpected(std::move(range).error().within("--network-reach"));
+    limits.reachable.push_back(*range);
+  }
+  if (!options.resolver.empty()) {
+    auto address = isolation::IpAddress::parse(options.resolver);
+    if (!address) return std::unexpected(std::move(address).error().within("--network-resolver"));
+    limits.resolver = *address;
+  }
+  if (const auto fit = isolation::check(limits); !fit)
+    return fail(fit.error().code, "--network-...: " + fit.error().message);
+  return limits;
+}
+
+// The broker must be started before there is any thread, the pool has some.
+Result<std::unique_ptr<isolation::Broker>> start_broker(const ServeOptions& options,
+                                                        const isolation::NetworkLimits& limits) {
+  if (!options.network) return fail(ErrorCode::kUnavailable, "it is off by --network false");
+  return isolation::Broker::start(isolation::network_operations(limits));
+}
+
+Result<void> open_network(Result<std::unique_ptr<isolation::Broker>>& broker, const ServeOptions& options,
+                          const isolation::NetworkLimits& limits, std::unique_ptr<isolation::NetworkPool>& out) {
+  if (!broker) return std::unexpected(broker.error());
+  ASSIGN_OR_RETURN(out, isolation::NetworkPool::open(**broker, {.limits = limits, .ready = options.networks_ready}));
+  return {};
+}
+
 Result<void> make_cpu_groups(const ServeOptions& options, std::optional<isolation::CpuGroups>& out) {
   if (!options.cpu_groups) return fail(ErrorCode::kUnavailable, "it is off by --cpu-groups false");
   ASSIGN_OR_RETURN(auto groups, isolation::CpuGroups::make(options.seats + 1));
@@ -243,6 +280,9 @@ Result<void> serve(const ServeOptions& options) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread inherits this; the main thread waits for them
   raise_descriptor_limit();
 
+  ASSIGN_OR_RETURN(const isolation::NetworkLimits network_limits, network_limits_of(options));
+  auto broker = start_broker(options, network_limits);
+
   ASSIGN_OR_RETURN(const auto directory, data_directory(options.data));
   TRY(make_directory(directory));
   // Two hosts in one folder would each miss what the other publishes: the second is refused.
@@ -277,6 +317,8 @@ Result<void> serve(const ServeOptions& options) {
   isolation::Boundaries boundaries;
   std::optional<isolation::CpuGroups> cpu_groups;
   boundaries.add("cpu", make_cpu_groups(options, cpu_groups));
+  std::unique_ptr<isolation::NetworkPool> network;
+  boundaries.add("network", open_network(broker, options, network_limits, network));
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
@@ -284,6 +326,15 @@ Result<void> serve(const ServeOptions& options) {
         const auto met = boundaries.check(config.require);
         if (!met) return fail(met.error().code, id.text() + " " + met.error().message);
         return {};
+      },
+      .prepare_network = [&network, &boundaries](const functions::FunctionId& id,
+                                                 const isolation::NetworkPolicy& policy)
+          -> Result<std::shared_ptr<const isolation::PreparedPolicy>> {
+        if (const auto met = boundaries.check({"network"}); !met)
+          return fail(met.error().code, id.text() + " " + met.error().message);
+        auto prepared = network->prepare(policy);
+        if (!prepared) return std::unexpected(std::move(prepared).error().within(id.text() + ": its network"));
+        return std::move(*prepared);
       },
       .initialise =
           [timeout = milliseconds(options.init_timeout_ms), &file_roots](
@@ -322,6 +373,8 @@ Result<void> serve(const ServeOptions& options) {
                          .file_roots = file_roots,
                          .state = &state_services,
                          .cpu_groups = cpu_groups ? &*cpu_groups : nullptr,
+                         .network = network.get(),
+                         .resolver = network_limits.resolver,
                          .registry = registry.get()},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
@@ -421,6 +474,17 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
   add("--cpu-groups", options->cpu_groups, "Whether guests' CPU weights are kept to, by a cgroup for each thread");
+  add("--network", options->network, "Whether functions can have networks of their own");
+  serve_app
+      ->add_option("--network-reach", options->reachable,
+                   "A private range of addresses (CIDR) that functions may be allowed to reach; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add("--network-resolver", options->resolver, "Address of the server that functions ask for names")
+      ->type_name("ADDRESS");
+  add("--networks", options->network_limits.namespaces_max, "Faaslets with a network at once")
+      ->check(CLI::Range(1u, isolation::kNamespacesMaxMax));
+  add("--networks-ready", options->networks_ready, "Networks prepared ahead")->check(CLI::Range(0, 1'000));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
   add("--tenant-concurrency", options->tenant_concurrency_max,

@@ -149,6 +149,7 @@ Result<AsyncCalls::Accepted> AsyncCalls::accept(Submission submission) {
   record.version = submission.version;
   record.attempts_max = submission.attempts_max ? submission.attempts_max : options_.attempts_default;
   record.timeout_ms = submission.timeout_ms;
+  record.priority = submission.priority;
   record.client_waits = submission.client_waits;
   record.created_ms = now_ms;
   if (!submission.key.empty()) {
@@ -393,6 +394,7 @@ void AsyncCalls::run(CallRecord record) {
   if (!input) return could_not(std::move(input).error().within("the call's input"));
   request.input = std::move(*input);
   if (record.timeout_ms) request.timeout = milliseconds(record.timeout_ms);
+  request.priority = record.priority;
   request.environment = {"SPORE_CALL_ID=" + record.id.text(), "SPORE_ATTEMPT=" + std::to_string(record.attempt)};
   record.ran_version = request.function->version.number;
   record.output_bytes_allowed = request.function->version.config.output_max_bytes;

@@ -71,6 +71,7 @@ struct Submission {
   std::string key;            // idempotency; "": none. At most kKeyBytesMax
   uint32_t attempts_max = 0;  // 0: as the host does by default; at most kAttemptsMax
   uint64_t timeout_ms = 0;    // shortens the function's
+  worker::Priority priority = worker::Priority::kNormal;
   bool client_waits = false;  // it goes first, and is told of a failure itself
 };
 

@@ -55,7 +55,9 @@ void write_result(ByteWriter& out, const worker::CallResult& result) {
   out.write(result.error.code);
   out.write_text(result.error.message);
   out.write(result.start);
-  for (const auto duration : {result.queued, result.starting, result.duration}) out.write<int64_t>(duration.count());
+  for (const auto duration : {result.queued, result.starting, result.duration, result.usage.cpu})
+    out.write<int64_t>(duration.count());
+  out.write(result.usage.memory_bytes);
 }
 
 bool read_result(ByteReader& in, worker::CallResult& result) {
@@ -75,8 +77,9 @@ bool read_result(ByteReader& in, worker::CallResult& result) {
   result.error.code = in.read<ErrorCode>();
   result.error.message = in.read_text();
   result.start = in.read<worker::StartKind>();
-  for (auto* duration : {&result.queued, &result.starting, &result.duration})
+  for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
     *duration = std::chrono::microseconds(in.read<int64_t>());
+  result.usage.memory_bytes = in.read<uint64_t>();
   return in.ok() && result.status <= worker::CallStatus::kFailed && result.trap.kind <= wasm::TrapKind::kHostCall &&
          result.error.code <= ErrorCode::kInternal && result.start <= worker::StartKind::kWarm;
 }
@@ -117,6 +120,7 @@ Bytes CallRecord::write() const {
   out.write(version);
   out.write(attempts_max);
   out.write(timeout_ms);
+  out.write(priority);
   out.write<uint8_t>(client_waits);
   out.write_text(key);
   for (const uint8_t byte : asked) out.write(byte);
@@ -148,6 +152,7 @@ std::optional<CallRecord> CallRecord::parse(ByteSpan bytes) {
   out.version = in.read<uint64_t>();
   out.attempts_max = in.read<uint32_t>();
   out.timeout_ms = in.read<uint64_t>();
+  out.priority = in.read<worker::Priority>();
   out.client_waits = in.read<uint8_t>() != 0;
   out.key = in.read_text();
   for (uint8_t& byte : out.asked) byte = in.read<uint8_t>();
@@ -169,7 +174,8 @@ std::optional<CallRecord> CallRecord::parse(ByteSpan bytes) {
   if (!read_result(in, out.result)) return std::nullopt;
   out.result.id = out.id;
   out.output_bytes_allowed = in.read<uint64_t>();
-  if (!in.ok() || !in.at_end() || out.state > CallState::kCancelled) return std::nullopt;
+  if (!in.ok() || !in.at_end() || out.state > CallState::kCancelled || out.priority > worker::Priority::kHigh)
+    return std::nullopt;
   return out;
 }
 

@@ -34,7 +34,7 @@ namespace spore::calls {
 
 using worker::CallId;
 
-inline constexpr std::string_view kFormatVersion = "spore calls 1";
+inline constexpr std::string_view kFormatVersion = "spore calls 2";
 constexpr size_t kKeyBytesMax = 255;    // of an idempotency key
 constexpr uint32_t kAttemptsMax = 100;  // that a caller may ask for
 constexpr uint32_t kLostMax = 10;       // attempts whose host died under them, before the call counts as failed
@@ -51,7 +51,8 @@ struct CallRecord {
   functions::FunctionId function;
   uint64_t version = 0;  // 0: whichever is current when an attempt begins
   uint32_t attempts_max = 1;
-  uint64_t timeout_ms = 0;    // shortens the function's; 0: does not
+  uint64_t timeout_ms = 0;  // shortens the function's; 0: does not
+  worker::Priority priority = worker::Priority::kNormal;
   bool client_waits = false;  // it is told of a failure itself
   std::string key;            // of idempotency; "": none
   Digest asked{};             // of what was asked with the key

@@ -175,6 +175,50 @@ Result<void> check_config(const FunctionConfig& config) {
   return {};
 }
 
+namespace {
+
+json network_to_json(const isolation::NetworkPolicy& network) {
+  return {{"internet", network.internet},
+          {"allow", isolation::allowed_texts(network)},
+          {"egress_bits", network.egress_bits_per_second},
+          {"ingress_bits", network.ingress_bits_per_second},
+          {"sockets_max", network.sockets_max}};
+}
+
+Result<std::optional<isolation::NetworkPolicy>> network_from_json(const json& value) {
+  if (value.is_null()) return std::nullopt;
+  if (!value.is_object()) return refuse("network", "must be an object, or null: none");
+  isolation::NetworkPolicy out;
+  uint64_t sockets_max = out.sockets_max;
+  for (const auto& [name, part] : value.items()) {
+    const std::string field = "network." + name;
+    if (name == "internet") {
+      if (!part.is_boolean()) return refuse(field, "must be true or false");
+      out.internet = part.get<bool>();
+    } else if (name == "allow") {
+      if (!part.is_array()) return refuse(field, "must be an array of strings");
+      for (const auto& text : part) {
+        if (!text.is_string()) return refuse(field, "must be an array of strings");
+        if (const auto added = isolation::add_allowed(out, text.get<std::string>()); !added)
+          return refuse(field + ":", added.error().message);
+      }
+    } else if (name == "egress_bits") {
+      TRY(read_number(part, field, out.egress_bits_per_second));
+    } else if (name == "ingress_bits") {
+      TRY(read_number(part, field, out.ingress_bits_per_second));
+    } else if (name == "sockets_max") {
+      TRY(read_number(part, field, sockets_max));
+    } else {
+      return refuse("network", "has no field \"" + name + "\"");
+    }
+  }
+  TRY(check_range("network.sockets_max", sockets_max, 1, kSocketsMax));
+  out.sockets_max = static_cast<uint32_t>(sockets_max);
+  return out;
+}
+
+}  // namespace
+
 std::string config_to_json(const FunctionConfig& config) {
   return json{{"timeout_ms", config.timeout_ms},
               {"memory_max_bytes", config.memory_max_bytes},
@@ -186,6 +230,7 @@ std::string config_to_json(const FunctionConfig& config) {
               {"cpu_weight", config.cpu_weight},
               {"cpu_percent", config.cpu_percent},
               {"require", config.require},
+              {"network", config.network ? network_to_json(*config.network) : json()},
               {"env", config.env},
               {"mounts", config.mounts},
               {"push", config.push == StatePush::kOnSuccess ? "on_success" : "explicit"},
@@ -220,6 +265,8 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
       TRY(read_number(value, field, base.cpu_weight));
     } else if (field == "cpu_percent") {
       TRY(read_number(value, field, base.cpu_percent));
+    } else if (field == "network") {
+      ASSIGN_OR_RETURN(base.network, network_from_json(value));
     } else if (field == "push") {
       if (value != "explicit" && value != "on_success") return refuse(field, "must be \"explicit\" or \"on_success\"");
       base.push = value == "on_success" ? StatePush::kOnSuccess : StatePush::kExplicit;

@@ -6,6 +6,7 @@
 #include <compare>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,7 +15,12 @@
 #include "base/result.h"
 #include "faaslet/cpu_limit.h"
 #include "faaslet/proto_faaslet.h"
+#include "isolation/network_policy.h"
 #include "wasm/object.h"
+
+namespace spore::isolation {
+class PreparedPolicy;  // isolation/network_pool.h
+}
 
 namespace spore::functions {
 
@@ -38,6 +44,7 @@ constexpr uint64_t kLocalFilesMax = 1'000'000;
 constexpr uint64_t kConcurrencyMax = 1'000'000;
 constexpr uint64_t kCpuMsMax = 3'600'000;
 constexpr uint64_t kCpuPercentMax = 100'000;
+constexpr uint64_t kSocketsMax = 1'000;  // of one call
 constexpr uint64_t kCpuWeightMax = 10'000;
 constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
@@ -61,8 +68,9 @@ struct FunctionConfig {
   // What a call sees at a path: "files:DIRECTORY" is a directory of the tenant's shared files ("files:" all of them),
   // "host:NAME" a directory that the host's administrator offers.
   std::map<std::string, std::string> mounts;
-  std::vector<std::string> require;       // boundaries that a host must enforce to run it: docs/isolation.md
-  StatePush push = StatePush::kExplicit;  // kOnSuccess: also at the end of a call whose exit code is 0
+  std::vector<std::string> require;                 // boundaries that a host must enforce to run it: docs/isolation.md
+  std::optional<isolation::NetworkPolicy> network;  // nothing: it has none
+  StatePush push = StatePush::kExplicit;            // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
   // As a program gets them: its own name first; "NAME=value".
@@ -106,7 +114,8 @@ struct LoadedFunction {
   FunctionId id;
   VersionInfo version;
   std::shared_ptr<const faaslet::ProtoFaaslet> proto;
-  std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;  // null: `cpu_percent` is not set
+  std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;              // null: `cpu_percent` is not set
+  std::shared_ptr<const isolation::PreparedPolicy> network = nullptr;  // null: `network` is not set
 };
 
 }  // namespace spore::functions

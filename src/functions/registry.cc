@@ -95,6 +95,11 @@ struct Registry::State {
   };
   // The image from the store, else a new one, stored. For a load it may not be stored: the load goes on then.
   enum class For : uint8_t { kPublish, kLoad };
+  Result<std::shared_ptr<const isolation::PreparedPolicy>> network_of(const FunctionId& id,
+                                                                      const FunctionConfig& config) const {
+    if (!config.network) return nullptr;
+    return hooks.prepare_network(id, *config.network);
+  }
   Result<std::shared_ptr<const faaslet::ProtoFaaslet>> make_proto(const ReadyObject& ready, const FunctionId& id,
                                                                   const FunctionConfig& config, For purpose);
   // Removes the images that no version of the function has; null: the function is gone.
@@ -104,7 +109,8 @@ struct Registry::State {
   // Changes the record of a function durably, then in the catalogue, together with what is loaded for its then current
   // version. The one place where records change.
   Result<VersionInfo> commit(const FunctionId& id, const Change& change,
-                             std::shared_ptr<const faaslet::ProtoFaaslet> proto, const ObjectFacts& facts);
+                             std::shared_ptr<const faaslet::ProtoFaaslet> proto,
+                             std::shared_ptr<const isolation::PreparedPolicy> network, const ObjectFacts& facts);
   Result<VersionInfo> republish(const FunctionId& id, const VersionInfo& version, const Change& change);
   void count_references(const Record* before, const Record* after);
   // With the catalogue's lock held: puts it in, and takes out what is beyond the limit.
@@ -193,6 +199,7 @@ void Registry::State::add_loaded(Entry& entry, std::shared_ptr<const LoadedFunct
 
 Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& change,
                                             std::shared_ptr<const faaslet::ProtoFaaslet> proto,
+                                            std::shared_ptr<const isolation::PreparedPolicy> network,
                                             const ObjectFacts& facts) {
   const std::lock_guard commit_lock(commit_mutex);
   const std::optional<Record> before = record_of(id);
@@ -213,7 +220,7 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
   version.tier = facts.tier;
   version.object_bytes = facts.stored_bytes;
   auto ready = std::make_shared<const LoadedFunction>(
-      LoadedFunction{id, version, std::move(proto), make_cpu_quota(version.config)});
+      LoadedFunction{id, version, std::move(proto), make_cpu_quota(version.config), std::move(network)});
   count_references(before ? &*before : nullptr, &after);
   remove_unused_images(id, &after);
   LoadedVersions replaced;  // unmapped after the lock
@@ -319,6 +326,7 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
                                                                 &request.wasm, progress, std::move(stop)));
   TRY(state.hooks.check(ready.object->module()));
   State::ImagePin image_pin(state, id, ImageStore::name_of(id, digest, config));
+  ASSIGN_OR_RETURN(auto network, state.network_of(id, config));
   ASSIGN_OR_RETURN(auto proto, state.make_proto(ready, id, config, State::For::kPublish));
   TRY(state.modules.store_wasm(pin, request.wasm));
   auto version = state.commit(
@@ -341,7 +349,7 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
         record.info.versions.push_back(std::move(next));
         return {};
       },
-      std::move(proto), ready.facts);
+      std::move(proto), std::move(network), ready.facts);
   if (!version) return version;
   image_pin.keep();
   if (version->tier == wasm::Tier::kFast) state.optimise_later(digest);
@@ -354,8 +362,9 @@ Result<VersionInfo> Registry::State::republish(const FunctionId& id, const Versi
   auto ready = modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {});
   if (!ready) return std::unexpected(std::move(ready).error().within(quoted(id)));
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
+  ASSIGN_OR_RETURN(auto network, network_of(id, version.config));
   ASSIGN_OR_RETURN(auto proto, make_proto(*ready, id, version.config, For::kPublish));
-  auto committed = commit(id, change, std::move(proto), ready->facts);
+  auto committed = commit(id, change, std::move(proto), std::move(network), ready->facts);
   if (!committed) return committed;
   image_pin.keep();
   if (committed->tier == wasm::Tier::kFast) optimise_later(version.module_digest);
@@ -432,9 +441,10 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const
   const auto pin = modules.pin(version.module_digest);
   ASSIGN_OR_RETURN(const ReadyObject ready, modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {}));
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
+  ASSIGN_OR_RETURN(auto network, network_of(id, version.config));
   ASSIGN_OR_RETURN(auto proto, make_proto(ready, id, version.config, For::kLoad));
   image_pin.keep();
-  LoadedFunction out{id, version, std::move(proto), make_cpu_quota(version.config)};
+  LoadedFunction out{id, version, std::move(proto), make_cpu_quota(version.config), std::move(network)};
   out.version.tier = ready.facts.tier;
   out.version.object_bytes = ready.facts.stored_bytes;
   return std::make_shared<const LoadedFunction>(std::move(out));
@@ -557,7 +567,7 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
     }
-    LoadedFunction better{before->id, before->version, std::move(*proto), before->cpu_quota};
+    LoadedFunction better{before->id, before->version, std::move(*proto), before->cpu_quota, before->network};
     better.version.tier = ready.facts.tier;
     better.version.object_bytes = ready.facts.stored_bytes;
     auto after = std::make_shared<const LoadedFunction>(std::move(better));

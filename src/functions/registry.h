@@ -40,6 +40,14 @@ struct HostHooks {
   std::function<Result<void>(const FunctionId& id, const FunctionConfig& config)> admit = [](const auto&, const auto&) {
     return Result<void>();
   };
+  // Makes ready what a function's network needs; only where its configuration has one. kInvalidArgument,
+  // kPermissionDenied, kUnavailable: it cannot have that.
+  std::function<Result<std::shared_ptr<const isolation::PreparedPolicy>>(const FunctionId& id,
+                                                                         const isolation::NetworkPolicy& policy)>
+      prepare_network = [](const FunctionId& id, const auto&) {
+        return Result<std::shared_ptr<const isolation::PreparedPolicy>>(
+            fail(ErrorCode::kUnavailable, id.text() + " wants a network, and this host has none"));
+      };
   // From the image of the module as instantiated to the one that calls begin from. kInvalidModule, kDeadlineExceeded.
   std::function<Result<std::shared_ptr<const faaslet::ProtoFaaslet>>(
       std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id, const FunctionConfig& config)>

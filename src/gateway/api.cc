@@ -269,6 +269,7 @@ void Api::call(Request& request, functions::FunctionId id, Responder responder) 
       return durable_call(request, std::move(id), std::move(*options), std::move(responder));
     }
     if (options->timeout_ms) call.timeout = std::chrono::milliseconds(options->timeout_ms);
+    call.priority = options->priority;
   }
   responder.when_gone([this, id = call.id] { worker_.cancel(id); });
   Pending pending{.call = std::move(call), .responder = std::move(responder)};

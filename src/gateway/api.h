@@ -115,8 +115,9 @@ class Api final : public Application {
     std::string key;        // idempotency; "": none
     uint32_t attempts = 0;  // 0: not said
     uint64_t timeout_ms = 0;
+    worker::Priority priority = worker::Priority::kNormal;
   };
-  static Result<CallOptions> call_options_of(const Request& request);
+  Result<CallOptions> call_options_of(const Request& request) const;
   struct CallsRequest;
   struct CallEvents;
   // A call that is stored before anything else: asynchronous, or with an idempotency key.

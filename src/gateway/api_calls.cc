@@ -150,7 +150,7 @@ struct Api::CallsRequest {
   calls::Clock::time_point until;
 };
 
-Result<Api::CallOptions> Api::call_options_of(const Request& request) {
+Result<Api::CallOptions> Api::call_options_of(const Request& request) const {
   const auto wrong = [](std::string message) { return fail(ErrorCode::kInvalidArgument, std::move(message)); };
   CallOptions out{.async = wants_async(request)};
   if (const auto timeout = request.parameter("timeout_ms")) {
@@ -158,6 +158,16 @@ Result<Api::CallOptions> Api::call_options_of(const Request& request) {
     if (!ms || *ms == 0 || *ms > functions::kTimeoutMsMax)
       return wrong("timeout_ms is a whole number from 1 to " + std::to_string(functions::kTimeoutMsMax));
     out.timeout_ms = *ms;
+  }
+  if (const auto asked = request.parameter("priority")) {
+    using worker::Priority;
+    const auto all = {Priority::kLow, Priority::kNormal, Priority::kHigh};
+    const auto* const named = std::ranges::find(all, *asked, [](Priority priority) { return to_string(priority); });
+    if (named == all.end()) return wrong("priority is low, normal or high");
+    if (*named == Priority::kHigh && !access_.sees_all_tenants(request))
+      return fail(ErrorCode::kPermissionDenied,
+                  "priority high goes before other tenants: it takes a key for all of them");
+    out.priority = *named;
   }
   if (request.has(Field::kIdempotencyKey)) {
     out.key = request.field(Field::kIdempotencyKey);
@@ -207,6 +217,7 @@ void Api::durable_call(Request& request, functions::FunctionId id, CallOptions o
                       .key = std::move(options.key),
                       .attempts_max = options.attempts,
                       .timeout_ms = options.timeout_ms,
+                      .priority = options.priority,
                       .client_waits = !options.async};
   // Who waits is told of a failure, and decides itself.
   if (!options.async && options.attempts == 0) call->submission.attempts_max = 1;

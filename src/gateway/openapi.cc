@@ -38,6 +38,13 @@ std::string_view openapi() {
           "mounts": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Path to files:DIRECTORY or host:NAME"},
           "push": {"type": "string", "enum": ["explicit", "on_success"], "default": "explicit", "description": "Whether what a call that ends with exit code 0 has written to state is pushed before its answer"},
           "env": {"type": "object", "additionalProperties": {"type": "string"}},
+          "network": {"type": ["object", "null"], "default": null, "additionalProperties": false, "description": "Null: none",
+                      "properties": {
+                        "internet": {"type": "boolean", "default": false, "description": "Every public address"},
+                        "allow": {"type": "array", "items": {"type": "string"}, "description": "HOST:PORT, as 10.1.0.0/16:443, [2001:db8::7]:53/udp, db.example.com:5000-5010"},
+                        "egress_bits": {"type": "integer", "default": 100000000, "description": "A second"},
+                        "ingress_bits": {"type": "integer", "default": 100000000},
+                        "sockets_max": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 64}}},
           "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu"},
           "args": {"type": "array", "items": {"type": "string"}}
         }
@@ -197,6 +204,7 @@ std::string_view openapi() {
       "post": {
         "summary": "Call a function: the body is its input, the response its output",
         "parameters": [{"name": "timeout_ms", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "Shortens the configured one"},
+                       {"name": "priority", "in": "query", "schema": {"enum": ["low", "normal", "high"], "default": "normal"}, "description": "Of those that wait; high takes a key for all tenants"},
                        {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "respond-async: store the call and answer 202"},
                        {"name": "async", "in": "query", "schema": {"type": "string"}, "description": "1: the same"},
                        {"name": "attempts", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100},

@@ -64,6 +64,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.limits = setup.limits;
   state.local_layer = setup.local_layer;
   state.children = std::move(setup.children);
+  state.network = std::move(setup.network);
   state.state_services = setup.state_services;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);
@@ -118,7 +119,9 @@ int HostState::open(Descriptor& descriptor) {
 }
 
 void HostState::close_all() {
+  pending = {};
   descriptors.clear();
+  network.reset();
   input_file = UniqueFd();
   streams = {};
   call_streams = nullptr;

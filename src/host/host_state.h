@@ -35,6 +35,8 @@ namespace spore::host {
 
 class ChildCalls;      // host/child_calls.h
 class CallStream;      // host/call_streams.cc
+class Lookup;          // host/resolver.h
+class Network;         // host/network.h
 struct StateServices;  // host/state_access.h
 struct StateListing;   // host/state_files.cc
 
@@ -78,6 +80,7 @@ struct HostLimits {
   uint64_t output_held_max = UINT64_MAX;    // of the output buffer, where there are CallStreams to take more
   uint64_t log_bytes_max = 1ull << 20;      // of the log buffer; more is dropped, and the log says so
   uint32_t descriptors_max = 1024;          // standard streams and preopened directories included
+  uint32_t sockets_max = 64;                // open at once
 };
 
 struct CallSetup {
@@ -90,6 +93,7 @@ struct CallSetup {
   CallStreams* call_streams = nullptr;  // outlives the call
   HostLimits limits;
   std::shared_ptr<ChildCalls> children;           // null: it cannot call other functions
+  std::shared_ptr<Network> network;               // null: it has no network
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
@@ -102,9 +106,16 @@ struct CallSetup {
 // Sum of the bytes of all arguments and environment variables.
 constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
 
+// What the host keeps of a socket beside the kernel, for which every socket is non-blocking.
+struct SocketSettings {
+  int family = 0;                                // AF_INET, AF_INET6
+  std::chrono::microseconds receive_timeout{0};  // of a guest that waits; 0: as long as its call may
+  std::chrono::microseconds send_timeout{0};     // the same
+};
+
 // One entry of the guest's descriptor table. `flags` and `rights` are WASI's (host/wasi_abi.h).
 struct Descriptor {
-  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile, kState, kCall };
+  enum class Kind : uint8_t { kStdin, kStdout, kStderr, kDirectory, kFile, kState, kCall, kSocket };
   Kind kind = Kind::kFile;
   bool is_preopen = false;
   Access access = Access::kReadWrite;  // of the preopened directory it came from; kState: what it was opened for
@@ -114,12 +125,13 @@ struct Descriptor {
   uint64_t rights_base = 0;
   uint64_t rights_inheriting = 0;
   uint64_t offset = 0;
-  // kDirectory, kFile: ours. The standard streams have none; they are in Streams or in buffers. Nor has a preopened
-  // directory of Spore's own until HostState::open() was asked for it: most calls never look.
+  // kDirectory, kFile, kSocket: ours. The standard streams have none; they are in Streams or in buffers. Nor has a
+  // preopened directory of Spore's own until HostState::open() was asked for it: most calls never look.
   UniqueFd fd;
   std::shared_ptr<state::Replica> replica;          // kState
   std::shared_ptr<StateListing> listing;            // the directory of state, being read
   std::shared_ptr<CallStream> call_stream;          // kCall
+  SocketSettings socket;                            // kSocket
   Preopen::Source source = Preopen::Source::kHost;  // of the preopened directory it came from, or kState, kCall
   // A preopened directory: its guest path. Others: the path below the preopened directory of number `preopen`.
   std::string path;
@@ -135,6 +147,7 @@ struct PendingCall {
   std::shared_ptr<state::Operation> operation;              // on state
   std::shared_ptr<Bytes> answer;                            // that the operation fills
   std::shared_ptr<std::shared_ptr<state::Replica>> opened;  // the same
+  std::shared_ptr<Lookup> lookup;                           // of a name
   std::optional<uint64_t> write_at;                         // the place in a value that a write has made for itself
 };
 
@@ -176,6 +189,7 @@ struct HostState {
   PendingCall pending;
 
   std::shared_ptr<ChildCalls> children;
+  std::shared_ptr<Network> network;
   const StateServices* state_services = nullptr;
   std::string tenant;
   std::string call_key;
@@ -200,7 +214,7 @@ struct HostState {
   const Result<CallFiles>& call_files() const {
     return host::call_files({.state = state_services != nullptr, .call = children != nullptr});
   }
-  // Closes everything that the guest had open, its local layer with it.
+  // Closes everything that the guest had open, its local layer with it, and gives its network back.
   void close_all();
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);

@@ -9,6 +9,7 @@
 #include "host/chain_calls.h"
 #include "host/faasm.h"
 #include "host/host_state.h"
+#include "host/socket_calls.h"
 #include "host/spore_calls.h"
 #include "host/state_calls.h"
 #include "host/wasi.h"
@@ -139,6 +140,37 @@ std::vector<ImportDeclaration> make_table() {
       declare<&state_version>(kSpore, "state_version", InInitialiser::kNotCaptured,
                               "(key, length, version): writes the version that is here, two i64."),
 
+      // Sockets: each returns what it says, or minus an error number of WASI (host/socket_calls.h).
+      declare<&sock_open>(kSpore, "sock_open", InInitialiser::kNotCaptured,
+                          "(family, type): a socket, of IPv4 (1) or IPv6 (2), for datagrams (5) or a stream (6); a "
+                          "descriptor."),
+      declare<&sock_connect>(kSpore, "sock_connect", InInitialiser::kNotCaptured,
+                             "(fd, address): connects it; an address is 28 bytes."),
+      declare<&sock_bind>(kSpore, "sock_bind", InInitialiser::kNotCaptured, "(fd, address): gives it that address."),
+      declare<&sock_listen>(kSpore, "sock_listen", InInitialiser::kNotCaptured,
+                            "(fd, backlog): lets others connect; at most 128 of them wait."),
+      declare<&calls::sock_accept>(kSpore, "sock_accept", InInitialiser::kNotCaptured,
+                                   "(fd, address): takes a connection, and writes whose it is; a descriptor."),
+      declare<&sock_sendto>(kSpore, "sock_sendto", InInitialiser::kNotCaptured,
+                            "(fd, pointer, size, flags, address): sends, to the address or, where that is 0, to the "
+                            "peer; how many bytes. Flag 4: does not wait."),
+      declare<&sock_recvfrom>(kSpore, "sock_recvfrom", InInitialiser::kNotCaptured,
+                              "(fd, pointer, size, flags, address): receives, and writes from where unless the address "
+                              "is 0; how many bytes. Flag 1: leaves it there, 2: waits for all, 4: does not wait."),
+      declare<&sock_getsockname>(kSpore, "sock_getsockname", InInitialiser::kNotCaptured,
+                                 "(fd, address): writes its own address."),
+      declare<&sock_getpeername>(kSpore, "sock_getpeername", InInitialiser::kNotCaptured,
+                                 "(fd, address): writes its peer's address."),
+      declare<&sock_getsockopt>(kSpore, "sock_getsockopt", InInitialiser::kNotCaptured,
+                                "(fd, option): its value: 1 type, 2 error, 3 reuse address, 4 keep alive, 5 receive "
+                                "buffer, 6 send buffer, 7 receive timeout, 8 send timeout (microseconds), 9 no delay, "
+                                "10 IPv6 only."),
+      declare<&sock_setsockopt>(kSpore, "sock_setsockopt", InInitialiser::kNotCaptured,
+                                "(fd, option, value): sets one from 3 on."),
+      declare<&sock_resolve>(kSpore, "sock_resolve", InInitialiser::kNotCaptured,
+                             "(name, length, family, addresses, count, ms): looks a name up and writes at most count "
+                             "(64) addresses, of that family or, 0, of both; how many."),
+
       declare<&args_get>(kWasi, "args_get", "(argv, argv_buf): the arguments; sizes by args_sizes_get."),
       declare<&args_sizes_get>(kWasi, "args_sizes_get", "-> (count, bytes) of the arguments."),
       declare<&environ_get>(kWasi, "environ_get", "(environ, environ_buf): NAME=value strings of the environment."),
@@ -204,10 +236,13 @@ std::vector<ImportDeclaration> make_table() {
       declare<&random_get>(kWasi, "random_get", InInitialiser::kRandom,
                            "(buf, length): random bytes of the host's kernel."),
       declare<&wasi::sched_yield>(kWasi, "sched_yield", "Lets others run."),
-      declare<&sock_accept>(kWasi, "sock_accept", "(fd, flags) -> (fd): ENOTSOCK; no descriptor is a socket."),
-      declare<&sock_recv>(kWasi, "sock_recv", "(fd, iovs, count, flags) -> (bytes, flags): ENOTSOCK."),
-      declare<&sock_send>(kWasi, "sock_send", "(fd, iovs, count, flags) -> (bytes): ENOTSOCK."),
-      declare<&sock_shutdown>(kWasi, "sock_shutdown", "(fd, how): ENOTSOCK."),
+      declare<&wasi::sock_accept>(kWasi, "sock_accept",
+                                  "(fd, flags) -> (fd): takes a connection of a socket of sock_open that listens."),
+      declare<&sock_recv>(kWasi, "sock_recv",
+                          "(fd, iovs, count, flags) -> (bytes, flags): receives. Flag 1: leaves it there, 2: waits "
+                          "until all is full; 1 of the result: cut off."),
+      declare<&sock_send>(kWasi, "sock_send", "(fd, iovs, count, flags) -> (bytes): sends; there are no flags."),
+      declare<&sock_shutdown>(kWasi, "sock_shutdown", "(fd, how): 1: receives no more, 2: sends no more, 3: both."),
 
       declare<&as::abort>(kEnv, "abort", "AssemblyScript: (message, file, line, column): ends the call with a trap."),
       declare<&as::trace>(kEnv, "trace", "AssemblyScript: (message, count, five numbers): a line to the log."),

@@ -30,6 +30,17 @@ StreamType stream_type(int fd) {
   return S_ISCHR(info.st_mode) && ::isatty(fd) ? StreamType::kTerminal : StreamType::kPipe;
 }
 
+std::span<iovec> behind(std::span<iovec> buffers, uint64_t bytes) {
+  while (!buffers.empty() && bytes >= buffers.front().iov_len) {
+    bytes -= buffers.front().iov_len;
+    buffers = buffers.subspan(1);
+  }
+  if (buffers.empty()) return buffers;
+  buffers.front().iov_base = static_cast<uint8_t*>(buffers.front().iov_base) + bytes;
+  buffers.front().iov_len -= bytes;
+  return buffers;
+}
+
 bool is_ready(int fd, short events) {
   pollfd entry{fd, events, 0};
   return ::poll(&entry, 1, 0) > 0;

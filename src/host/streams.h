@@ -5,6 +5,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <cstdint>
 #include <span>
 
 namespace spore::host {
@@ -21,6 +22,9 @@ struct IoResult {
 };
 IoResult read_without_blocking(int fd, std::span<const iovec> to);
 IoResult write_without_blocking(int fd, std::span<const iovec> from);
+
+// What is left of these buffers behind their first `bytes`; changes the first one of it. Empty ones are passed over.
+std::span<iovec> behind(std::span<iovec> buffers, uint64_t bytes);
 
 // Whether poll() would say that it is ready for `events` (errors and hang-ups count).
 bool is_ready(int fd, short events);

@@ -19,6 +19,8 @@ using Status = Reply<Errno>;
 using Fd = uint32_t;
 using Bytes8 = GuestPtr<uint8_t>;
 
+class Buffers;
+
 // ---- wasi_process.cc: arguments, clocks, randomness, the end ----
 Status args_get(HostCall&, GuestPtr<uint32_t> argv, Bytes8 argv_buf);
 Status args_sizes_get(HostCall&, GuestPtr<uint32_t> count, GuestPtr<uint32_t> bytes);
@@ -35,11 +37,6 @@ Status random_get(HostCall&, Bytes8 buf, uint32_t len);
 Reply<void> proc_exit(HostCall&, int32_t code);
 Status proc_raise(HostCall&, uint32_t signal);
 Status sched_yield(HostCall&);
-Status sock_accept(HostCall&, Fd fd, uint32_t flags, GuestPtr<uint32_t> opened);
-Status sock_recv(HostCall&, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint32_t flags, GuestPtr<uint32_t> nread,
-                 GuestPtr<uint16_t> roflags);
-Status sock_send(HostCall&, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint32_t flags, GuestPtr<uint32_t> nwritten);
-Status sock_shutdown(HostCall&, Fd fd, uint32_t how);
 
 // ---- wasi_io.cc: bytes through a descriptor ----
 Status fd_read(HostCall&, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, GuestPtr<uint32_t> nread);
@@ -86,6 +83,16 @@ Status path_unlink_file(HostCall&, Fd fd, Bytes8 path, uint32_t len);
 // ---- wasi_poll.cc ----
 Status poll_oneoff(HostCall&, GuestPtr<Subscription> in, GuestPtr<Event> out, uint32_t count,
                    GuestPtr<uint32_t> events);
+
+// ---- wasi_sockets.cc: on sockets that the module "spore" has opened (host/socket_calls.h) ----
+Status sock_accept(HostCall&, Fd fd, uint32_t flags, GuestPtr<uint32_t> opened);
+Status sock_recv(HostCall&, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint32_t flags, GuestPtr<uint32_t> nread,
+                 GuestPtr<uint16_t> roflags);
+Status sock_send(HostCall&, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, uint32_t flags, GuestPtr<uint32_t> nwritten);
+Status sock_shutdown(HostCall&, Fd fd, uint32_t how);
+// fd_read and fd_write of them.
+Status read_socket(HostCall&, Descriptor& socket, const Buffers& buffers, GuestPtr<uint32_t> nread);
+Status write_socket(HostCall&, Descriptor& socket, const Buffers& buffers, GuestPtr<uint32_t> nwritten);
 
 // ---- shared by these files (wasi_support.cc) ----
 inline HostState& state_of(HostCall& call) { return call.state<HostState>(); }

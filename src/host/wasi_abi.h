@@ -132,6 +132,7 @@ constexpr Rights kRegularFile = kFdDatasync | kFdRead | kFdSeek | kFdFdstatSetFl
                                 kPollFdReadwrite;
 // Without seek and tell: that is how wasi-libc's isatty() knows a terminal.
 constexpr Rights kStream = kFdRead | kFdWrite | kFdFdstatSetFlags | kFdFilestatGet | kPollFdReadwrite;
+constexpr Rights kSocket = kStream | kSockShutdown | kSockAccept;
 }  // namespace rights
 
 enum class FileType : uint8_t {
@@ -161,6 +162,13 @@ enum class EventType : uint8_t { kClock = 0, kFdRead = 1, kFdWrite = 2 };
 enum class ClockId : uint32_t { kRealtime = 0, kMonotonic = 1, kProcessCpu = 2, kThreadCpu = 3 };
 constexpr uint16_t kClockAbsolute = 1;
 constexpr uint16_t kEventHangup = 1;
+namespace riflags {
+constexpr uint16_t kPeek = 1, kWaitAll = 2, kAll = 3;
+}
+constexpr uint16_t kDataTruncated = 1;
+namespace sdflags {
+constexpr uint8_t kRead = 1, kWrite = 2, kAll = 3;
+}
 
 struct Iovec {
   uint32_t buf = 0;

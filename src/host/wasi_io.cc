@@ -123,17 +123,10 @@ Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, co
   PendingCall& pending = state_of(call).pending;
   uint64_t done = pending.active ? std::min(pending.bytes_done, buffers.size_bytes()) : 0;
   pending = {};
-  std::vector<iovec> rest(buffers.list().begin(), buffers.list().end());
-  auto first = rest.begin();
-  const auto skip = [&](uint64_t bytes) {
-    for (; first != rest.end() && bytes >= first->iov_len; ++first) bytes -= first->iov_len;
-    if (first == rest.end()) return;
-    first->iov_base = static_cast<uint8_t*>(first->iov_base) + bytes;
-    first->iov_len -= bytes;
-  };
-  skip(done);
+  std::vector<iovec> list(buffers.list().begin(), buffers.list().end());
+  std::span<iovec> rest = behind(list, done);
   while (done < buffers.size_bytes()) {
-    const IoResult result = write_without_blocking(stream, {first, rest.end()});
+    const IoResult result = write_without_blocking(stream, rest);
     if (result.error == EAGAIN && !(descriptor.flags & fdflags::kNonblock)) {
       pending.active = true;
       pending.bytes_done = done;
@@ -145,7 +138,7 @@ Status write_stream(HostCall& call, const Descriptor& descriptor, int stream, co
     }
     if (result.count == 0) break;
     done += result.count;
-    skip(result.count);
+    rest = behind(rest, result.count);
   }
   written = done;
   return transferred(call, nwritten, done);
@@ -193,7 +186,10 @@ Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gues
   if (!found) return found.error();
   Descriptor& descriptor = **found;
   Buffers buffers;
-  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) {
+    state.pending = {};  // the list has changed since the call parked
+    return error;
+  }
   switch (descriptor.kind) {
     case Kind::kStdin: {
       const int stream = stream_fd(state, descriptor.kind);
@@ -213,6 +209,7 @@ Status fd_read(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gues
                                  : read_device(call, descriptor, buffers, nread);
     case Kind::kState: return read_state_file(call, descriptor, buffers, std::nullopt, nread);
     case Kind::kCall: return read_call_stream(call, descriptor, buffers, nread);
+    case Kind::kSocket: return read_socket(call, descriptor, buffers, nread);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdout:
     case Kind::kStderr: break;
@@ -226,7 +223,10 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
   if (!found) return found.error();
   Descriptor& descriptor = **found;
   Buffers buffers;
-  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) return error;
+  if (const Errno error = buffers.gather(GuestMemory(call), iovs, count); error != Errno::kSuccess) {
+    state.pending = {};  // the list has changed since the call parked
+    return error;
+  }
   switch (descriptor.kind) {
     case Kind::kStdout: return write_output(call, descriptor, buffers, nwritten);
     case Kind::kStderr: {
@@ -240,6 +240,7 @@ Status fd_write(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, Gue
                                  : write_device(call, descriptor, buffers, nwritten);
     case Kind::kState: return write_state_file(call, descriptor, buffers, std::nullopt, nwritten);
     case Kind::kCall: return write_call_stream(call, descriptor, buffers, nwritten);
+    case Kind::kSocket: return write_socket(call, descriptor, buffers, nwritten);
     case Kind::kDirectory: return Errno::kIsDir;
     case Kind::kStdin: break;
   }

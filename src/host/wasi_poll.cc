@@ -1,5 +1,6 @@
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,6 +88,7 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
     case Kind::kStdout: fd = state.streams.out; break;
     case Kind::kStderr: fd = state.streams.err; break;
     case Kind::kFile: return descriptor.seekable ? -1 : descriptor.fd.get();
+    case Kind::kSocket: return descriptor.fd.get();
     case Kind::kDirectory:
     case Kind::kState:
     case Kind::kCall: return -1;
@@ -111,7 +113,14 @@ Answer answer_descriptor(const Subscription& subscription, HostState& state) {
   if (::poll(&entry, 1, 0) <= 0) return {.fd = fd, .events = entry.events};
   Event event = event_of(subscription);
   event.nbytes = 1;  // at least
-  if (entry.revents & (POLLHUP | POLLERR)) event.flags = kEventHangup;
+  if ((*found)->kind == Kind::kSocket) {
+    // No hang-up: of one wasi-libc's poll() tells POLLHUP alone, where Linux has POLLIN or POLLOUT with it, and
+    // programs wait for those. What there is to read, and then the end or the error, is what they get.
+    int waiting = 0;
+    if (reads && ::ioctl(fd, FIONREAD, &waiting) == 0) event.nbytes = static_cast<uint64_t>(waiting);
+  } else if (entry.revents & (POLLHUP | POLLERR)) {
+    event.flags = kEventHangup;
+  }
   return {.event = event};
 }
 

@@ -56,8 +56,6 @@ uint64_t nanoseconds_of(const timespec& time) {
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
 }
 
-Status no_socket(HostCall& call, Fd fd) { return state_of(call).descriptor(fd) ? Errno::kNotSock : Errno::kBadf; }
-
 }  // namespace
 
 Status args_get(HostCall& call, GuestPtr<uint32_t> argv, Bytes8 argv_buf) {
@@ -139,17 +137,5 @@ Status sched_yield(HostCall&) {
   ::sched_yield();
   return Errno::kSuccess;
 }
-
-Status sock_accept(HostCall& call, Fd fd, uint32_t, GuestPtr<uint32_t>) { return no_socket(call, fd); }
-
-Status sock_recv(HostCall& call, Fd fd, GuestPtr<Iovec>, uint32_t, uint32_t, GuestPtr<uint32_t>, GuestPtr<uint16_t>) {
-  return no_socket(call, fd);
-}
-
-Status sock_send(HostCall& call, Fd fd, GuestPtr<Iovec>, uint32_t, uint32_t, GuestPtr<uint32_t>) {
-  return no_socket(call, fd);
-}
-
-Status sock_shutdown(HostCall& call, Fd fd, uint32_t) { return no_socket(call, fd); }
 
 }  // namespace spore::host::wasi

@@ -16,6 +16,7 @@ Errno errno_of(int host_errno) {
     case EAGAIN: return Errno::kAgain;
     case EALREADY: return Errno::kAlready;
     case EBADF: return Errno::kBadf;
+    case EBADMSG: return Errno::kBadMsg;
     case EBUSY: return Errno::kBusy;
     case ECONNABORTED: return Errno::kConnAborted;
     case ECONNREFUSED: return Errno::kConnRefused;
@@ -26,6 +27,7 @@ Errno errno_of(int host_errno) {
     case EEXIST: return Errno::kExist;
     case EFAULT: return Errno::kFault;
     case EFBIG: return Errno::kFbig;
+    case EHOSTDOWN:
     case EHOSTUNREACH: return Errno::kHostUnreach;
     case EILSEQ: return Errno::kIlseq;
     case EINPROGRESS: return Errno::kInProgress;
@@ -40,6 +42,8 @@ Errno errno_of(int host_errno) {
     case EMSGSIZE: return Errno::kMsgSize;
     case ENAMETOOLONG: return Errno::kNameTooLong;
     case ENETDOWN: return Errno::kNetDown;
+    case ENETRESET: return Errno::kNetReset;
+    case ENONET:
     case ENETUNREACH: return Errno::kNetUnreach;
     case ENFILE: return Errno::kNfile;
     case ENOBUFS: return Errno::kNoBufs;
@@ -47,6 +51,7 @@ Errno errno_of(int host_errno) {
     case ENOENT: return Errno::kNoEnt;
     case ENOLCK: return Errno::kNoLck;
     case ENOMEM: return Errno::kNoMem;
+    case ENOPROTOOPT: return Errno::kNoProtoOpt;
     case ENOSPC: return Errno::kNoSpc;
     case ENOSYS: return Errno::kNoSys;
     case ENOTCONN: return Errno::kNotConn;
@@ -59,6 +64,9 @@ Errno errno_of(int host_errno) {
     case EOVERFLOW: return Errno::kOverflow;
     case EPERM: return Errno::kPerm;
     case EPIPE: return Errno::kPipe;
+    case EPROTO: return Errno::kProto;
+    case EPROTONOSUPPORT: return Errno::kProtoNoSupport;
+    case EPROTOTYPE: return Errno::kPrototype;
     case ERANGE: return Errno::kRange;
     case EROFS: return Errno::kRofs;
     case ESPIPE: return Errno::kSpipe;

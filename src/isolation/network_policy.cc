@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 
 namespace spore::isolation {
 namespace {
@@ -89,6 +90,76 @@ Result<void> check(const NetworkPolicy& policy, const NetworkLimits& limits) {
   for (const NamedDestination& destination : policy.allow_names) TRY(check_name(destination));
   TRY(check_rate(policy.egress_bits_per_second, limits));
   return check_rate(policy.ingress_bits_per_second, limits);
+}
+
+namespace {
+
+std::optional<uint16_t> parse_port(std::string_view text) {
+  uint16_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (error != std::errc() || end != text.data() + text.size() || port == 0) return std::nullopt;
+  return port;
+}
+
+std::string ports_text(uint16_t first, uint16_t last, Protocol protocol) {
+  std::string out = first == 1 && last == 65'535 ? "*" : std::to_string(first);
+  if (out != "*" && last != first) out += "-" + std::to_string(last);
+  return out + (protocol == Protocol::kUdp ? "/udp" : "");
+}
+
+}  // namespace
+
+Result<void> add_allowed(NetworkPolicy& policy, std::string_view text) {
+  const auto wrong = [&](const std::string& why) {
+    return fail(ErrorCode::kInvalidArgument, "\"" + std::string(text.substr(0, kNameBytesMax + 32)) + "\": " + why);
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos)
+    return wrong("must be written HOST:PORT, as 10.1.0.0/16:443, [2001:db8::7]:53/udp or db.example.com:5432");
+  std::string_view host = text.substr(0, colon);
+  std::string_view ports = text.substr(colon + 1);
+  Protocol protocol = Protocol::kTcp;
+  if (const size_t slash = ports.find('/'); slash != std::string_view::npos) {
+    const std::string_view name = ports.substr(slash + 1);
+    if (name != "tcp" && name != "udp") return wrong("the protocol behind the port is tcp or udp");
+    if (name == "udp") protocol = Protocol::kUdp;
+    ports = ports.substr(0, slash);
+  }
+  uint16_t first = 1, last = 65'535;
+  if (ports != "*") {
+    const size_t dash = ports.find('-');
+    const auto from = parse_port(ports.substr(0, dash));
+    const auto to = dash == std::string_view::npos ? from : parse_port(ports.substr(dash + 1));
+    if (!from || !to || *from > *to) return wrong("the port is a number from 1 to 65535, a range as 80-90, or *");
+    first = *from;
+    last = *to;
+  }
+  const bool bracketed = host.starts_with('[') && host.ends_with(']');
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  if (const auto range = IpRange::parse(host)) {
+    if (range->address.v6 != bracketed) return wrong("IPv6 addresses, and they alone, are in brackets");
+    policy.allow.push_back({.addresses = *range, .protocol = protocol, .port_first = first, .port_last = last});
+    return {};
+  } else if (bracketed || host.contains('/') || host.contains(':')) {
+    return wrong(range.error().message);
+  }
+  const NamedDestination named{.name = std::string(host), .protocol = protocol, .port_first = first, .port_last = last};
+  if (const auto fits = check_name(named); !fits) return wrong(fits.error().message);
+  policy.allow_names.push_back(named);
+  return {};
+}
+
+std::vector<std::string> allowed_texts(const NetworkPolicy& policy) {
+  std::vector<std::string> out;
+  for (const Destination& destination : policy.allow) {
+    const IpRange& range = destination.addresses;
+    const std::string host = range == IpRange::of(range.address) ? range.address.to_string() : range.to_string();
+    out.push_back((range.address.v6 ? "[" + host + "]" : host) + ":" +
+                  ports_text(destination.port_first, destination.port_last, destination.protocol));
+  }
+  for (const NamedDestination& named : policy.allow_names)
+    out.push_back(named.name + ":" + ports_text(named.port_first, named.port_last, named.protocol));
+  return out;
 }
 
 Bytes serialize(const NetworkPolicy& policy) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -69,6 +70,12 @@ constexpr uint32_t kAddressesMax = 120'000;
 Result<void> check(const NetworkLimits& limits);
 Result<void> check(const NetworkPolicy& policy, const NetworkLimits& limits);
 Result<void> check(const Destination& destination, const NetworkLimits& limits);
+
+// Adds what a text allows: "ADDRESS:PORT", "ADDRESS/BITS:PORT", "NAME:PORT", with a range of ports as "80-90", "*" for
+// all of them, and "/udp" behind where it is not TCP. IPv6 addresses are in brackets. kInvalidArgument, naming it.
+Result<void> add_allowed(NetworkPolicy& policy, std::string_view text);
+// What was added, as texts again.
+std::vector<std::string> allowed_texts(const NetworkPolicy& policy);
 
 // For the way to the broker, without what it need not know (names, the count of sockets). parse_policy() refuses what
 // is not exactly that; whether the policy may be is check()'s question.

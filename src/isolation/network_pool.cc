@@ -146,6 +146,12 @@ LeasedSocket& LeasedSocket::operator=(LeasedSocket&& other) noexcept {
   return *this;
 }
 
+UniqueFd LeasedSocket::release() && {
+  UniqueFd out = std::move(fd_);
+  close();
+  return out;
+}
+
 void LeasedSocket::close() {
   fd_.reset();
   if (open_) --*open_;

@@ -84,6 +84,8 @@ class LeasedSocket {
   int get() const { return fd_.get(); }
   bool valid() const { return fd_.valid(); }
   void close();
+  // For whoever counts its sockets itself: it is no longer this one's.
+  UniqueFd release() &&;
 
  private:
   friend class NetworkLease;

@@ -39,6 +39,15 @@ std::string_view to_string(CallStatus status) {
   return "unknown";
 }
 
+std::string_view to_string(Priority priority) {
+  switch (priority) {
+    case Priority::kLow: return "low";
+    case Priority::kNormal: return "normal";
+    case Priority::kHigh: return "high";
+  }
+  return "unknown";
+}
+
 std::string_view to_string(StartKind start) {
   switch (start) {
     case StartKind::kNone: return "none";

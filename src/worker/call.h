@@ -39,6 +39,7 @@ struct CallIdHash {  // the bytes are random
 
 // Of those that wait equally deep in their trees, which go first.
 enum class Priority : uint8_t { kLow, kNormal, kHigh };
+std::string_view to_string(Priority priority);
 
 // The streams of a call; they live until its `done` has been called.
 class StreamedCall : public host::CallStreams {

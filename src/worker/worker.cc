@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "host/run.h"
+#include "worker/call_network.h"
 
 namespace spore::worker {
 
@@ -360,6 +361,10 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.output_held_max = kOutputHeldMax;
   }
   setup.limits.log_bytes_max = options_.log_bytes_max;
+  if (config.network && function.network && options_.network) {
+    setup.network = std::make_shared<CallNetwork>(*options_.network, function.network, options_.resolver);
+    setup.limits.sockets_max = config.network->sockets_max;
+  }
   setup.state_services = options_.state;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());

@@ -44,6 +44,7 @@
 #include "host/run.h"
 #include "host/state_access.h"
 #include "isolation/cpu_groups.h"
+#include "isolation/network_pool.h"
 #include "worker/call.h"
 #include "worker/call_graph.h"
 #include "worker/call_queue.h"
@@ -79,8 +80,10 @@ struct WorkerOptions {
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
   isolation::CpuGroups* cpu_groups =
-      nullptr;                              // outlives the worker; for attached threads; null: no weights are kept to
-  functions::Registry* registry = nullptr;  // outlives the worker; null: calls can only call their own function
+      nullptr;                                // outlives the worker; for attached threads; null: no weights are kept to
+  isolation::NetworkPool* network = nullptr;  // outlives the worker; null: calls have no network
+  std::optional<isolation::IpAddress> resolver;  // that their names are looked up with; nothing: none are
+  functions::Registry* registry = nullptr;       // outlives the worker; null: calls can only call their own function
 };
 
 // What the rest of the host does for chained calls. Set before the first call; called on any thread.

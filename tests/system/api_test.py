@@ -191,6 +191,8 @@ class Keys(SystemTest):
         self.assertEqual(ask("operator-01234567", "PUT", "/v1/functions/other/f", wasm(NOOP)), 201)
         self.assertEqual(ask("caller-0123456789", "POST", "/v1/functions/acme/f/call"), 200)
         self.assertEqual(ask("caller-0123456789", "POST", "/v1/functions/other/f/call"), 404)
+        for query, status in (("?priority=low", 200), ("?priority=high", 403), ("?priority=high&async=1", 403)):
+            self.assertEqual(ask("caller-0123456789", "POST", "/v1/functions/acme/f/call" + query), status)
         self.assertEqual(ask("owner-01234567890", "GET", "/metrics"), 403)
         self.assertEqual(ask("operator-01234567", "GET", "/metrics"), 200)
         self.assertEqual(ask(None, "GET", "/healthz"), 200)

@@ -179,6 +179,27 @@ class Bounds(SystemTest):
         self.assertEqual([call.result().status for call in waiting], [200, 200])
 
 
+class Priorities(SystemTest):
+    def test_of_those_that_wait_the_highest_goes_first(self):
+        host = self.own_host("--seats", "1")
+        self.published("p/endless", ENDLESS, host)
+        self.published("p/noop", NOOP, host)
+        endless = Background(host.call, "p/endless", b"", "?timeout_ms=3000")
+        self.wait_for(lambda: host.metric("spore_calls_running") == 1)
+        stored = host.ask("POST", "/v1/functions/p/noop/call?async=1&priority=low").json()["id"]
+        waiting = {}
+        for count, priority in enumerate(("low", "normal", "high"), start=2):
+            waiting[priority] = Background(host.call, "p/noop", b"", "?priority=" + priority)
+            self.wait_for(lambda count=count: host.metric("spore_calls_waiting") == count)
+        self.assertProblem(endless.result(), 504, "timeout")
+        priorities = {call.result().headers["Spore-Call-Id"]: priority for priority, call in waiting.items()}
+        log = host.ask("GET", "/v1/functions/p/noop/logs").json()["calls"]  # newest first
+        self.assertEqual([priorities[call["id"]] for call in log if call["id"] in priorities], ["low", "normal", "high"])
+        self.assertEqual(host.ask("GET", f"/v1/calls/{stored}?wait=30s").json()["status"], "succeeded")
+        for wrong in ("", "highest"):
+            self.assertProblem(host.call("p/noop", b"", "?priority=" + wrong), 400, "bad_request")
+
+
 class Versions(SystemTest):
     def test_a_call_keeps_the_version_it_began_with(self):
         self.published("v/f", ENDLESS)
