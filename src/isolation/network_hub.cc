@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "isolation/conntrack.h"
 #include "isolation/network_namespace.h"
+#include "isolation/network_rules.h"
 
 namespace spore::isolation {
 namespace {
@@ -23,9 +24,6 @@ constexpr uint32_t kEth0 = 2;         // in a Faaslet's namespace
 constexpr uint32_t kUplink = 10;      // in the hub
 constexpr uint32_t kFirstLink = 100;  // in the hub: Faaslets' links from here on
 constexpr uint32_t kLinkNumbers = 1 << 30;
-constexpr uint32_t kNoPolicy = 0;  // groups of interfaces
-constexpr uint32_t kUplinkGroup = 1;
-constexpr uint32_t kFirstPolicy = 2;
 constexpr uint32_t kUplinksMax = 64;  // Spores on one host
 
 // IPv4: Faaslets in 198.18.0.0/15 (RFC 2544: never on the Internet), uplinks in its last 256 addresses.
@@ -104,121 +102,12 @@ bool is_dead(const Owner& owner) {
   return start_ticks_of(owner.pid) != owner.start_ticks;
 }
 
-// ---- rules ----------------------------------------------------------------------------------------------------------
-
-std::string family_of(const IpAddress& address) { return address.v6 ? "ip6" : "ip"; }
-
-std::string define(std::string_view name, std::string_view value) {
-  return "define " + std::string(name) + " = " + std::string(value) + "\n";
-}
-
-// A refusal is answered, so that a guest's connect() fails at once: TCP by a reset, since an ICMP message that comes
-// while connect() still runs is forgotten.
-constexpr std::string_view kRefuse = R"(
- chain refuse {
-  meta l4proto tcp reject with tcp reset
-  reject with icmpx admin-prohibited
- }
-)";
-
-std::string hub_rules(const NetworkLimits& limits) {
-  const std::string connections = std::to_string(limits.connections_max);
-  return define("none", std::to_string(kNoPolicy)) + define("up", std::to_string(kUplinkGroup)) +
-         define("not_public_v4", "{ " + not_public_v4() + " }") +
-         define("not_public_v6", "{ " + not_public_v6() + " }") + "table inet spore {" + std::string(kRefuse) + R"(
- set not_public_v4 { type ipv4_addr; flags interval; elements = $not_public_v4; }
- set not_public_v6 { type ipv6_addr; flags interval; elements = $not_public_v6; }
- set counted_v4 { type ipv4_addr; size 65536; flags dynamic; }
- set counted_v6 { type ipv6_addr; size 65536; flags dynamic; }
- map policies { type devgroup : verdict; }
- chain input {
-  type filter hook input priority 0; policy drop;
-  iifgroup != $up goto refuse
- }
- chain output {
-  type filter hook output priority 0; policy drop;
-  meta l4proto { icmp, icmpv6 } accept
-  tcp flags & rst == rst accept
- }
- chain forward {
-  type filter hook forward priority 0; policy drop;
-  iifgroup $none drop
-  oifgroup $none drop
-  iifgroup $up oifgroup $up drop
-  fib saddr . iif oif missing drop
-  iifgroup != $up oifgroup != $up goto refuse
-  ct state established,related accept
-  ct state invalid drop
-  iifgroup $up drop
-  ct state new add @counted_v4 { ip saddr ct count over )" +
-         connections + R"( } goto refuse
-  ct state new add @counted_v6 { ip6 saddr ct count over )" +
-         connections + R"( } goto refuse
-  iifgroup vmap @policies
- }
- chain postrouting {
-  type nat hook postrouting priority srcnat; policy accept;
-  oifgroup $up masquerade
- }
-}
-)";
-}
-
-// In the host's namespace: what comes from the uplink reaches no address of the host that it may not, also not by a
-// translation of the host's own (a container's published port); nothing goes into the uplink but answers.
-std::string host_rules(const std::string& table, const std::string& uplink, const IpAddress& v4, const IpAddress& v6,
-                       const UplinkStatus& status, const NetworkLimits& limits) {
-  std::string out = define("uplink", "\"" + uplink + "\"") + define("hub_v4", v4.to_string()) +
-                    define("hub_v6", v6.to_string()) + "table inet " + table + " {\n flags owner\n" +
-                    std::string(kRefuse) + R"(
- chain not_forwarded {
- }
- chain allowed {
- }
- chain from_hub {
-  ip saddr != $hub_v4 drop
-  ip6 saddr != $hub_v6 drop
-  fib daddr type != local jump not_forwarded
-  jump allowed
-  fib daddr type local goto refuse
- }
- chain prerouting {
-  type filter hook prerouting priority -150; policy accept;
-  iifname $uplink jump from_hub
- }
- chain forward {
-  type filter hook forward priority -10; policy accept;
-  oifname $uplink ct state established,related accept
-  oifname $uplink drop
- }
- chain postrouting {
-  type nat hook postrouting priority srcnat; policy accept;
-  ip saddr $hub_v4 oifname != $uplink masquerade
-  ip6 saddr $hub_v6 oifname != $uplink masquerade
- }
-}
-)";
-  // Else the host would drop it without a word.
-  const std::string refuse = "add rule inet " + table + " not_forwarded meta nfproto ";
-  if (!status.v4_problem.empty()) out += refuse + "ipv4 goto refuse\n";
-  if (!status.v6_problem.empty()) out += refuse + "ipv6 goto refuse\n";
-  const std::string rule = "add rule inet " + table + " allowed ";
-  for (const IpRange& range : limits.reachable)
-    out += rule + family_of(range.address) + " daddr " + range.to_string() + " accept\n";
-  if (limits.resolver)
-    out += rule + family_of(*limits.resolver) + " daddr " + limits.resolver->to_string() +
-           " meta l4proto { tcp, udp } th dport 53 accept\n";
-  return out;
-}
-
 // In the current namespace. Empty: it forwards.
 std::string forwarding_problem(const std::string& sysctl) {
   const auto value = get_sysctl(sysctl);
   if (!value) return value.error().message;
   return *value == "1" ? "" : "the host does not forward (/proc/sys/" + sysctl + " is " + *value + ")";
 }
-
-std::string chain_of(uint32_t policy) { return "policy_" + std::to_string(policy); }
 
 }  // namespace
 
@@ -289,7 +178,13 @@ Result<void> NetworkHub::build_uplink() {
   // The rules stand before the link is up.
   {
     ASSIGN_OR_RETURN(const auto in_host, InNetworkNamespace::enter(host_namespace_.get()));
-    TRY(host_firewall_->run(host_rules(owner, uplink_name_, hub_v4, hub_v6, uplink_status_, limits_)));
+    TRY(host_firewall_->run(host_rules({.table = owner,
+                                        .uplink = uplink_name_,
+                                        .hub_v4 = hub_v4,
+                                        .hub_v6 = hub_v6,
+                                        .forwards_v4 = uplink_status_.v4_problem.empty(),
+                                        .forwards_v6 = uplink_status_.v6_problem.empty()},
+                                       limits_)));
   }
 
   NetlinkBatch host;
@@ -412,8 +307,9 @@ Result<MadeNamespace> NetworkHub::make_namespace() {
   const IpAddress gateway_v4 = IpAddress::from_v4(kGatewayV4);
   // Shaping comes before the link is up: changing the queue of a link that is up waits for all processors.
   NetlinkBatch outside;
-  outside.add_veth({.name = "sp" + std::to_string(made.serial % kLinkNumbers), .index = made.link, .group = kNoPolicy},
-                   {.name = "eth0", .index = kEth0}, made.network_namespace.get());
+  outside.add_veth(
+      {.name = "sp" + std::to_string(made.serial % kLinkNumbers), .index = made.link, .group = kNoPolicyGroup},
+      {.name = "eth0", .index = kEth0}, made.network_namespace.get());
   outside.set_rate(made.link, defaults.ingress_bits_per_second);
   outside.set_up(made.link);
   outside.add_route(made.link, IpRange::of(v4));
@@ -496,7 +392,7 @@ Result<void> NetworkHub::release(NamespaceId id) {
   ASSIGN_OR_RETURN(Slot* const slot, find(id));
   if (slot->state == SlotState::kAttached) --policies_.at(slot->policy).attached;
   NetlinkBatch batch;
-  batch.set_group(slot->link, kNoPolicy);
+  batch.set_group(slot->link, kNoPolicyGroup);
   const auto cut = netlink_.send(batch);
   slot->state = SlotState::kLeaving;
   slot->netlink = {};
@@ -506,34 +402,15 @@ Result<void> NetworkHub::release(NamespaceId id) {
 
 // ---- policies -------------------------------------------------------------------------------------------------------
 
-std::string NetworkHub::policy_commands(uint32_t number, const NetworkPolicy& policy) const {
-  const std::string rule = "add rule inet spore " + chain_of(number) + " ";
-  std::string out;
-  for (const Destination& destination : policy.allow)
-    out += rule + family_of(destination.addresses.address) + " daddr " + destination.addresses.to_string() +
-           (destination.protocol == Protocol::kTcp ? " tcp" : " udp") + " dport " +
-           std::to_string(destination.port_first) + "-" + std::to_string(destination.port_last) + " accept\n";
-  if (limits_.resolver)
-    out += rule + family_of(*limits_.resolver) + " daddr " + limits_.resolver->to_string() +
-           " meta l4proto { tcp, udp } th dport 53 accept\n";
-  if (policy.internet) {
-    out += rule + "ip daddr != @not_public_v4 meta l4proto { tcp, udp } accept\n";
-    out += rule + "ip6 daddr " + public_v6() + " ip6 daddr != @not_public_v6 meta l4proto { tcp, udp } accept\n";
-  }
-  return out + rule + "goto refuse\n";
-}
-
 Result<uint32_t> NetworkHub::add_policy(NetworkPolicy policy) {
   TRY(check(policy, limits_));
   if (policies_.size() >= limits_.policies_max)
     return fail(ErrorCode::kResourceExhausted,
                 "all " + std::to_string(limits_.policies_max) + " network policies are in use");
   uint32_t number = last_policy_;
-  do number = number >= INT32_MAX ? kFirstPolicy : std::max(number + 1, kFirstPolicy);
+  do number = number >= INT32_MAX ? kFirstPolicyGroup : std::max(number + 1, kFirstPolicyGroup);
   while (policies_.contains(number));
-  TRY(firewall_->run("add chain inet spore " + chain_of(number) + "\n" + policy_commands(number, policy) +
-                     "add element inet spore policies { " + std::to_string(number) + " : goto " + chain_of(number) +
-                     " }\n"));
+  TRY(firewall_->run(rules_to_add(number, policy, limits_)));
   last_policy_ = number;
   policies_.emplace(number, Policy{.policy = std::move(policy)});
   return number;
@@ -546,7 +423,7 @@ Result<void> NetworkHub::change_policy(uint32_t number, NetworkPolicy policy) {
   policy.egress_bits_per_second = found->second.policy.egress_bits_per_second;
   policy.ingress_bits_per_second = found->second.policy.ingress_bits_per_second;
   TRY(check(policy, limits_));
-  TRY(firewall_->run("flush chain inet spore " + chain_of(number) + "\n" + policy_commands(number, policy)));
+  TRY(firewall_->run(rules_to_change(number, policy, limits_)));
   found->second.policy = std::move(policy);
   return {};
 }
@@ -558,8 +435,7 @@ Result<void> NetworkHub::remove_policy(uint32_t number) {
   if (found->second.attached != 0)
     return fail(ErrorCode::kFailedPrecondition,
                 std::to_string(found->second.attached) + " namespaces have that policy");
-  TRY(firewall_->run("delete element inet spore policies { " + std::to_string(number) + " }\n" +
-                     "delete chain inet spore " + chain_of(number) + "\n"));
+  TRY(firewall_->run(rules_to_remove(number)));
   policies_.erase(found);
   return {};
 }

@@ -97,7 +97,6 @@ class NetworkHub {
   Result<uint32_t> free_slot();
   Result<uint32_t> free_address();
   Result<Slot*> find(NamespaceId id);
-  std::string policy_commands(uint32_t number, const NetworkPolicy& policy) const;
 
   const NetworkLimits limits_;
   bool has_v6_ = false;

@@ -19,6 +19,7 @@ constexpr auto kOpenPatience = 10s;   // of Spore's start
 constexpr auto kChangePatience = 5s;  // of policies and new namespaces
 constexpr auto kSocketPatience = 5s;  // of a guest's
 constexpr auto kPostPatience = 1s;    // for a place in the broker's queue
+constexpr auto kFillAfter = 5ms;      // the last take()
 // Where all namespaces are taken. The removal of some takes about as long.
 constexpr Milliseconds kRetryAfter = 20ms;
 constexpr Milliseconds kRetryAfterMax = 1s;
@@ -224,7 +225,8 @@ NetworkPool::NetworkPool(Broker& broker, NetworkPoolOptions options, const MadeN
 
 NetworkPool::~NetworkPool() {
   state_.lock()->stopping = true;
-  changed_.notify_all();
+  changed_.notify_one();
+  stopping_.notify_one();
   filler_.join();
   resolver_.join();
   for (const MadeNamespace& made : state_.lock()->ready)
@@ -253,6 +255,7 @@ Result<std::shared_ptr<PreparedPolicy>> NetworkPool::prepare(NetworkPolicy polic
 
 Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> policy) {
   std::optional<MadeNamespace> made;
+  bool wake = false;
   {
     auto state = state_.lock();
     if (!state->ready.empty()) {
@@ -261,30 +264,42 @@ Result<NetworkLease> NetworkPool::take(std::shared_ptr<const PreparedPolicy> pol
     } else {
       ++state->made_late;
     }
+    state->last_take = Clock::now();
+    wake = std::exchange(state->filler_rests, false) || state->ready.size() == options_.ready / 2;
   }
-  changed_.notify_all();
-  if (!made) {
-    ASSIGN_OR_RETURN(made, make(broker_));
-  }
+  Result<MadeNamespace> one = made ? Result<MadeNamespace>(*made) : make(broker_);
+  auto lease = one ? attach(*one, std::move(policy)) : Result<NetworkLease>(std::unexpected(std::move(one).error()));
+  if (wake) changed_.notify_one();  // after our own request, which would else wait for the filler's
+  return lease;
+}
+
+Result<NetworkLease> NetworkPool::attach(const MadeNamespace& made, std::shared_ptr<const PreparedPolicy> policy) {
   ByteWriter request;
-  request.write(made->id.slot);
-  request.write(made->id.serial);
+  request.write(made.id.slot);
+  request.write(made.id.serial);
   request.write(policy->number_);
-  NetworkLease lease(std::move(policy), *made, options_.limits.resolver);
+  NetworkLease lease(std::move(policy), made, options_.limits.resolver);
   TRY(broker_.post("network.attach", request.bytes(), Clock::now() + kPostPatience));
   return lease;
 }
 
 void NetworkPool::fill() {
   auto pause = kRetryAfter;
-  for (;;) {
-    {
-      auto state = state_.lock();
-      changed_.wait(state.lock(), [&] { return state->stopping || state->ready.size() < options_.ready; });
-      if (state->stopping) return;
+  auto state = state_.lock();
+  while (!state->stopping) {
+    if (state->ready.size() >= options_.ready) {
+      state->filler_rests = true;
+      changed_.wait(state.lock());
+      continue;
     }
+    const auto begin_at = state->last_take + kFillAfter;
+    if (state->ready.size() > options_.ready / 2 && Clock::now() < begin_at) {
+      changed_.wait_until(state.lock(), begin_at);
+      continue;
+    }
+    state.lock().unlock();
     const auto made = make(broker_);
-    auto state = state_.lock();
+    state.lock().lock();
     if (made) {
       state->ready.push_back(*made);
       ++state->made;
@@ -302,7 +317,7 @@ void NetworkPool::resolve_names() {
     std::vector<std::shared_ptr<PreparedPolicy>> policies;
     {
       auto state = state_.lock();
-      if (changed_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
+      if (stopping_.wait_for(state.lock(), options_.resolve_every, [&] { return state->stopping; })) return;
       for (const auto& [key, prepared] : state->policies)
         if (auto policy = prepared.lock(); policy && !policy->policy_.allow_names.empty())
           policies.push_back(std::move(policy));

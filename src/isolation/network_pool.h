@@ -156,6 +156,8 @@ class NetworkPool {
  private:
   struct State {
     std::deque<MadeNamespace> ready;
+    std::chrono::steady_clock::time_point last_take;
+    bool filler_rests = false;  // until it is woken
     bool stopping = false;
     uint64_t made = 0;
     uint64_t made_late = 0;
@@ -164,6 +166,7 @@ class NetworkPool {
 
   NetworkPool(Broker& broker, NetworkPoolOptions options, const MadeNamespace& first, std::string v4_problem,
               std::string v6_problem);
+  Result<NetworkLease> attach(const MadeNamespace& made, std::shared_ptr<const PreparedPolicy> policy);
   void fill();
   void resolve_names();
 
@@ -172,7 +175,8 @@ class NetworkPool {
   const std::string v4_problem_;
   const std::string v6_problem_;
   Guarded<State> state_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;   // for the filler
+  std::condition_variable stopping_;  // for the resolver
   std::thread filler_;
   std::thread resolver_;
 };
