@@ -250,6 +250,7 @@ Result<std::shared_ptr<PreparedPolicy>> NetworkPool::prepare(NetworkPolicy polic
   std::shared_ptr<PreparedPolicy> out(new PreparedPolicy(broker_, std::move(policy), number));
   if (!out->policy_.allow_names.empty()) TRY(out->resolve(options_.resolve, options_.limits));
   state_.lock()->policies.insert_or_assign(key, out);
+  changed_.notify_all();
   return out;
 }
 
@@ -287,7 +288,7 @@ void NetworkPool::fill() {
   auto pause = kRetryAfter;
   auto state = state_.lock();
   while (!state->stopping) {
-    if (state->ready.size() >= options_.ready) {
+    if (state->policies.empty() || state->ready.size() >= options_.ready) {
       state->filler_rests = true;
       changed_.wait(state.lock());
       continue;

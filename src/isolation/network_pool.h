@@ -5,7 +5,8 @@
 //   lease.socket(), when the guest asks for one: made inside the namespace by the broker
 //
 // take() does not wait for the broker: what it sends there is done before what is sent later, so no socket is made
-// before the rules apply, and none where they could not be applied. A thread of the pool keeps it full.
+// before the rules apply, and none where they could not be applied. A thread of the pool keeps it full, once
+// there is a policy.
 //
 // A namespace serves one lease and is then removed, with all that is left in it. A lease may be kept for further calls
 // of the same function, by whoever closes its sockets in between; it is never passed on to another.
