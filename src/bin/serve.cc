@@ -1,4 +1,6 @@
 // `spore serve`: one host. Puts registry, worker, API and server together, and takes them down again in order.
+#include <linux/capability.h>
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@
 #include "host/state_access.h"
 #include "isolation/boundary.h"
 #include "isolation/cpu_groups.h"
+#include "isolation/lockdown.h"
 #include "isolation/network_pool.h"
 #include "object_store/directory_store.h"
 #include "state/quota_tier.h"
@@ -57,6 +60,7 @@ struct ServeOptions {
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
   bool cpu_groups = true;
+  bool lockdown = true;
   bool network = true;
   std::vector<std::string> reachable;
   std::string resolver;
@@ -207,6 +211,16 @@ calls::AsyncOptions async_options(const ServeOptions& options) {
           .attempts_default = options.async_attempts};
 }
 
+// What the broker, who is there by now, does not need it to have.
+Result<void> lock_down(const ServeOptions& options, std::initializer_list<uint16_t> ports) {
+  if (!options.lockdown) return fail(ErrorCode::kUnavailable, "it is off by --lockdown false");
+  std::vector<int> kept;
+  const auto is_privileged = [](uint16_t port) { return port != 0 && port < 1024; };
+  if (std::ranges::any_of(ports, is_privileged)) kept.push_back(CAP_NET_BIND_SERVICE);
+  TRY(isolation::drop_privileges(kept));
+  return isolation::forbid_system_calls();
+}
+
 Result<isolation::NetworkLimits> network_limits_of(const ServeOptions& options) {
   isolation::NetworkLimits limits = options.network_limits;
   for (const std::string& text : options.reachable) {
@@ -224,15 +238,25 @@ Result<isolation::NetworkLimits> network_limits_of(const ServeOptions& options) 
   return limits;
 }
 
-// The broker must be started before there is any thread, the pool has some.
+// Must be started before there is any thread. It also removes the cgroups, which this process may not do any more then,
+// or is too dead to.
 Result<std::unique_ptr<isolation::Broker>> start_broker(const ServeOptions& options,
-                                                        const isolation::NetworkLimits& limits) {
-  if (!options.network) return fail(ErrorCode::kUnavailable, "it is off by --network false");
-  return isolation::Broker::start(isolation::network_operations(limits));
+                                                        const isolation::NetworkLimits& limits,
+                                                        const std::optional<isolation::CpuGroups>& cpu_groups) {
+  std::vector<isolation::BrokerOperation> operations;
+  if (options.network) operations = isolation::network_operations(limits);
+  if (cpu_groups) {
+    operations.push_back(
+        {.name = "cpu_groups", .run = [remover = isolation::CpuGroupsRemover(cpu_groups->directory())](ByteSpan) {
+           return Result<isolation::BrokerReply>();
+         }});
+  }
+  return isolation::Broker::start(std::move(operations));
 }
 
 Result<void> open_network(Result<std::unique_ptr<isolation::Broker>>& broker, const ServeOptions& options,
                           const isolation::NetworkLimits& limits, std::unique_ptr<isolation::NetworkPool>& out) {
+  if (!options.network) return fail(ErrorCode::kUnavailable, "it is off by --network false");
   if (!broker) return std::unexpected(broker.error());
   ASSIGN_OR_RETURN(out, isolation::NetworkPool::open(**broker, {.limits = limits, .ready = options.networks_ready}));
   return {};
@@ -281,7 +305,13 @@ Result<void> serve(const ServeOptions& options) {
   raise_descriptor_limit();
 
   ASSIGN_OR_RETURN(const isolation::NetworkLimits network_limits, network_limits_of(options));
-  auto broker = start_broker(options, network_limits);
+  isolation::Boundaries boundaries;
+  std::optional<isolation::CpuGroups> cpu_groups;
+  boundaries.add("cpu", make_cpu_groups(options, cpu_groups));
+  auto broker = start_broker(options, network_limits, cpu_groups);
+  UniqueFd faults = state::WindowTracker::open_faults();
+  const int faults_error = errno;
+  const auto locked_down = lock_down(options, {endpoint.port, web.port});
 
   ASSIGN_OR_RETURN(const auto directory, data_directory(options.data));
   TRY(make_directory(directory));
@@ -303,7 +333,8 @@ Result<void> serve(const ServeOptions& options) {
   if (options.store_tenant_keys_max) quota.keys_max = options.store_tenant_keys_max;
   if (options.store_tenant_mib_max) quota.bytes_max = options.store_tenant_mib_max << 20;
   state::QuotaTier state(*state_store, quota);
-  auto tracker = state::WindowTracker::start(options.seats);
+  errno = faults_error;
+  auto tracker = state::WindowTracker::start(options.seats, std::move(faults));
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
   state::LocalTier local_state(state, tracker ? tracker->get() : nullptr,
                                {.bytes_max = options.state_mib_max << 20,
@@ -314,10 +345,8 @@ Result<void> serve(const ServeOptions& options) {
   state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
-  isolation::Boundaries boundaries;
-  std::optional<isolation::CpuGroups> cpu_groups;
-  boundaries.add("cpu", make_cpu_groups(options, cpu_groups));
   std::unique_ptr<isolation::NetworkPool> network;
+  boundaries.add("lockdown", locked_down);
   boundaries.add("network", open_network(broker, options, network_limits, network));
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
@@ -416,6 +445,10 @@ Result<void> serve(const ServeOptions& options) {
   std::vector<std::jthread> threads;
   for (unsigned i = 0; i < options.seats + 1; ++i) {
     threads.emplace_back([&] {
+      if (options.lockdown && locked_down) {
+        if (const auto forbidden = isolation::forbid_system_calls_on_seat(); !forbidden)
+          spdlog::error("a thread that runs guests can start programs: {}", forbidden.error().message);
+      }
       const worker::Worker::Attachment attachment(worker);
       server->run();
     });
@@ -474,6 +507,8 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
   add("--cpu-groups", options->cpu_groups, "Whether guests' CPU weights are kept to, by a cgroup for each thread");
+  add("--lockdown", options->lockdown,
+      "Whether the host gives up capabilities and system calls that it does not need when it has started");
   add("--network", options->network, "Whether functions can have networks of their own");
   serve_app
       ->add_option("--network-reach", options->reachable,

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <optional>
 #include <sstream>
 #include <string_view>
+#include <thread>
 
 namespace spore::isolation {
 
@@ -17,6 +19,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPrefix = "spore-";
+constexpr auto kRemovePatience = std::chrono::seconds(5);
 constexpr uint64_t kProcFileBytesMax = 4 << 20;
 
 Result<std::string> read_text(const fs::path& path) {
@@ -116,11 +119,12 @@ std::optional<std::string> start_of(const fs::path& process) {
   return fields.size() > kStartTime ? std::optional(fields[kStartTime]) : std::nullopt;
 }
 
-void remove_groups(const fs::path& directory) {
+// Whether they are gone.
+bool remove_groups(const fs::path& directory) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error))
     if (entry.is_directory(error)) ::rmdir(entry.path().c_str());
-  ::rmdir(directory.c_str());
+  return ::rmdir(directory.c_str()) == 0 || errno == ENOENT;
 }
 
 // Of hosts that are gone.
@@ -205,6 +209,13 @@ CpuGroups::CpuGroups(CpuGroups&& other) noexcept
 
 CpuGroups::~CpuGroups() {
   if (!directory_.empty()) remove_groups(directory_);
+}
+
+CpuGroupsRemover::~CpuGroupsRemover() {
+  if (directory_.empty() || ::getpid() == made_by_) return;
+  const auto until = std::chrono::steady_clock::now() + kRemovePatience;
+  while (!remove_groups(directory_) && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
 }
 
 CpuGroup* CpuGroups::take() {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -26,6 +27,22 @@ namespace spore::isolation {
 
 constexpr uint32_t kCpuWeightDefault = 100;
 constexpr uint32_t kCpuWeightMax = 10'000;  // from 1
+
+// For a process that was forked after it was made (isolation/broker.h), and there alone: at its end it removes the
+// groups below `directory` and then that, when their threads are gone, for which it waits a few seconds. The host
+// itself may not do so any more then, or is dead.
+class CpuGroupsRemover {
+ public:
+  explicit CpuGroupsRemover(std::filesystem::path directory) : directory_(std::move(directory)), made_by_(::getpid()) {}
+  CpuGroupsRemover(CpuGroupsRemover&& other) noexcept
+      : directory_(std::exchange(other.directory_, {})), made_by_(other.made_by_) {}
+  CpuGroupsRemover& operator=(CpuGroupsRemover&&) = delete;
+  ~CpuGroupsRemover();
+
+ private:
+  std::filesystem::path directory_;  // empty: moved from
+  pid_t made_by_;
+};
 
 // The group of one thread. Used by that thread alone.
 class CpuGroup {

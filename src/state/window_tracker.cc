@@ -32,14 +32,18 @@ constexpr unsigned long kPoison = _IOWR(UFFDIO, 0x08, PoisonArguments);
 
 }  // namespace
 
-Result<std::unique_ptr<WindowTracker>> WindowTracker::start(unsigned threads) {
+UniqueFd WindowTracker::open_faults() {
+  return UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+}
+
+Result<std::unique_ptr<WindowTracker>> WindowTracker::start(unsigned threads, UniqueFd faults) {
   std::unique_ptr<WindowTracker> tracker(new WindowTracker);
   const auto refused = [](std::string_view what) {
     auto error = fail_errno(what);
     error.error().code = ErrorCode::kFailedPrecondition;
     return error;
   };
-  tracker->faults_ = UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+  tracker->faults_ = std::move(faults);
   if (!tracker->faults_.valid()) return refused("userfaultfd, which mapped state needs");
   uffdio_api api{.api = UFFD_API, .features = kFeatures, .ioctls = 0};
   if (::ioctl(tracker->faults_.get(), UFFDIO_API, &api) != 0)

@@ -39,7 +39,11 @@ class WindowTracker {
 
   // `threads`: how many missing pages can be filled at once. kFailedPrecondition where the kernel cannot do it, or does
   // not let this process.
-  static Result<std::unique_ptr<WindowTracker>> start(unsigned threads);
+  static Result<std::unique_ptr<WindowTracker>> start(unsigned threads) { return start(threads, open_faults()); }
+  // The kernel's part, for a process that gives up the right to it (CAP_SYS_PTRACE) before it has threads. Invalid,
+  // with errno, where it cannot be had.
+  static UniqueFd open_faults();
+  static Result<std::unique_ptr<WindowTracker>> start(unsigned threads, UniqueFd faults);
   // No window may be watched any more.
   ~WindowTracker();
   WindowTracker(const WindowTracker&) = delete;

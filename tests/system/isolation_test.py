@@ -1,5 +1,6 @@
 """What tenants can take from each other beside memory, and what the host does about it."""
 
+import os
 import unittest
 
 from host import Background, ECHO, ENDLESS, NOOP, SystemTest, wasm
@@ -15,6 +16,12 @@ def boundaries(host):
     lines = host.ask("GET", "/readyz").body.decode().splitlines()
     assert lines[0] == "ready", lines
     return dict(line.split(": ", 1) for line in lines[1:])
+
+
+def cgroups_of(process):
+    """Directories that are named after it."""
+    return [os.path.join(root, name) for root, names, _ in os.walk("/sys/fs/cgroup") for name in names
+            if name.startswith(f"spore-{process}-")]
 
 
 class CpuTime(SystemTest):
@@ -53,6 +60,24 @@ class CpuTime(SystemTest):
             self.assertIn(field, answer.json()["detail"])
 
 
+class Lockdown(SystemTest):
+    def test_no_thread_has_capabilities_and_all_are_filtered(self):
+        self.assertEqual(boundaries(self.host)["lockdown"], "enforced")
+        self.published("t/noop", NOOP)  # compilers start
+        self.assertEqual(self.host.call("t/noop").status, 200)
+        tasks = f"/proc/{self.host.process.pid}/task"
+        filters = []
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/status") as file:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
+                if name != "CapBnd" or os.geteuid() == 0:
+                    self.assertEqual(int(status[name], 16), 0, (task, name))
+            self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+            filters.append(int(status["Seccomp_filters"]))
+        self.assertEqual(sorted(set(filters)), [1, 2], "those that run guests have one more")
+
+
 class Weights(SystemTest):
     def test_calls_share_the_machine_by_weight(self):
         # One call of each on each core, so that they compete wherever they are.
@@ -73,6 +98,18 @@ class Weights(SystemTest):
         # The threads that ran them have the weight of everybody else again.
         self.published("t/echo", ECHO, host)
         self.assertEqual(host.call("t/echo", b"hi").body, b"hi")
+
+
+class Leftovers(SystemTest):
+    def test_no_cgroup_is_left_by_a_host_that_ends_or_is_killed(self):
+        for end in ("terminate", "kill"):
+            host = self.own_host()
+            if boundaries(host)["cpu"] != "enforced":
+                self.skipTest(boundaries(host)["cpu"])
+            made = cgroups_of(host.process.pid)
+            self.assertEqual(len(made), 1, made)
+            getattr(host, end)()
+            self.wait_for(lambda: not os.path.exists(made[0]))
 
 
 class Boundaries(SystemTest):

@@ -309,6 +309,9 @@ static void whole(const char* host, int port) {
   static char sent[3 << 20], received[3 << 20];
   for (size_t i = 0; i < sizeof(sent); ++i) sent[i] = (char)(i * 11 + (i >> 13));
   const int fd = connected(host, port);
+  // Small, so that it waits.
+  EXPECT(spore_sock_setsockopt(fd, SPORE_SOCK_SNDBUF, 32768), 0);
+  EXPECT(spore_sock_setsockopt(fd, SPORE_SOCK_RCVBUF, 32768), 0);
   EXPECT(send(fd, sent, sizeof(sent), 0), sizeof(sent));
   EXPECT(shutdown(fd, SHUT_WR), 0);
   EXPECT(recv(fd, received, sizeof(received), MSG_WAITALL), sizeof(received));
