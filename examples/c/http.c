@@ -1,5 +1,5 @@
-// Fetches http://HOST:PORT/PATH for "HOST PORT PATH" and writes the page to standard output: a POSIX program, which knows
-// nothing of Spore. Its name look-up and its socket are those of sdk/c/posix (docs/network.md).
+// Fetches http://HOST:PORT/PATH for "HOST PORT PATH" and writes the page to standard output: a POSIX program, which
+// knows nothing of Spore. Its name look-up and its socket are those of sdk/c/posix (docs/network.md).
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>

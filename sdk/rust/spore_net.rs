@@ -1,5 +1,5 @@
-//! Sockets for Rust: `TcpStream`, `TcpListener` and `UdpSocket` in the manner of std::net, whose own cannot be opened on
-//! this target, and `lookup` of names (docs/network.md).
+//! Sockets for Rust: `TcpStream`, `TcpListener` and `UdpSocket` in the manner of std::net, whose own cannot be opened
+//! on this target, and `lookup` of names (docs/network.md).
 //!
 //!     mod spore_net;  // this file, beside the program
 //!
@@ -13,10 +13,10 @@
 //!         Ok(())
 //!     }
 //!
-//! One file without dependencies, for rustc 1.63 and later. Whatever waits holds up the whole function, until the timeout
-//! that was set, or the call's end. Errors are std::io::Error with WASI's number: kind() is ConnectionRefused, WouldBlock
-//! (a timeout has passed, or there is nothing and the socket is non-blocking), TimedOut (the resolvers are silent),
-//! NotFound (no such name), Unsupported or raw_os_error() == Some(58) (the call has no network), and so on.
+//! One file without dependencies, for rustc 1.63 and later. Whatever waits holds up the whole function, until the
+//! timeout that was set, or the call's end. Errors are std::io::Error with WASI's number: kind() is ConnectionRefused,
+//! WouldBlock (a timeout has passed, or there is nothing and the socket is non-blocking), TimedOut (the resolvers are
+//! silent), NotFound (no such name), and so on; raw_os_error() is Some(58) where the call has no network.
 #![allow(dead_code)]
 
 use raw::RawAddress;
