@@ -374,6 +374,16 @@ TEST(Chain, LimitsOfATree) {
   expect_nothing_left(pool);
 }
 
+TEST(Chain, AnOutputMayBeAsLargeAsItsFunctionSays) {
+  Pool pool({.seats = 2}, 3);
+  EXPECT_EQ(codes(call(pool, ask({.entry = kBig, .count = 1, .input = {100, 0, 0}}))),
+            std::vector<int64_t>{failed(wasi::kOverflow)});
+  functions::FunctionConfig config;
+  config.output_max_bytes = 100ull << 20;
+  EXPECT_EQ(codes(call(pool, ask({.entry = kBig, .count = 1, .input = {100, 0, 0}}, config))), std::vector<int64_t>{0});
+  expect_nothing_left(pool);
+}
+
 TEST(Chain, OddHandlesAndEntries) {
   Pool pool({.seats = 2}, 3);
   const auto bad = failed(wasi::kBadf), invalid = failed(wasi::kInval);
