@@ -1,6 +1,4 @@
 // `spore serve`: one host. Puts registry, worker, API and server together, and takes them down again in order.
-#include <linux/capability.h>
-#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -12,6 +10,7 @@
 
 #include "base/fd.h"
 #include "bin/commands.h"
+#include "bin/host_isolation.h"
 #include "bin/runtime.h"
 #include "bin/state_store.h"
 #include "calls/async_calls.h"
@@ -23,10 +22,6 @@
 #include "host/imports.h"
 #include "host/initialise.h"
 #include "host/state_access.h"
-#include "isolation/boundary.h"
-#include "isolation/cpu_groups.h"
-#include "isolation/lockdown.h"
-#include "isolation/network_pool.h"
 #include "object_store/directory_store.h"
 #include "state/quota_tier.h"
 #include "worker/worker.h"
@@ -59,13 +54,7 @@ struct ServeOptions {
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
-  bool cpu_groups = true;
-  bool lockdown = true;
-  bool network = true;
-  std::vector<std::string> reachable;
-  std::string resolver;
-  isolation::NetworkLimits network_limits;
-  size_t networks_ready = 32;
+  IsolationOptions isolation;
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
   size_t tenant_concurrency_max = 0;
@@ -211,64 +200,6 @@ calls::AsyncOptions async_options(const ServeOptions& options) {
           .attempts_default = options.async_attempts};
 }
 
-// What the broker, who is there by now, does not need it to have.
-Result<void> lock_down(const ServeOptions& options, std::initializer_list<uint16_t> ports) {
-  if (!options.lockdown) return fail(ErrorCode::kUnavailable, "it is off by --lockdown false");
-  std::vector<int> kept;
-  const auto is_privileged = [](uint16_t port) { return port != 0 && port < 1024; };
-  if (std::ranges::any_of(ports, is_privileged)) kept.push_back(CAP_NET_BIND_SERVICE);
-  TRY(isolation::drop_privileges(kept));
-  return isolation::forbid_system_calls();
-}
-
-Result<isolation::NetworkLimits> network_limits_of(const ServeOptions& options) {
-  isolation::NetworkLimits limits = options.network_limits;
-  for (const std::string& text : options.reachable) {
-    auto range = isolation::IpRange::parse(text);
-    if (!range) return std::unexpected(std::move(range).error().within("--network-reach"));
-    limits.reachable.push_back(*range);
-  }
-  if (!options.resolver.empty()) {
-    auto address = isolation::IpAddress::parse(options.resolver);
-    if (!address) return std::unexpected(std::move(address).error().within("--network-resolver"));
-    limits.resolver = *address;
-  }
-  if (const auto fit = isolation::check(limits); !fit)
-    return fail(fit.error().code, "--network-...: " + fit.error().message);
-  return limits;
-}
-
-// Must be started before there is any thread. It also removes the cgroups, which this process may not do any more then,
-// or is too dead to.
-Result<std::unique_ptr<isolation::Broker>> start_broker(const ServeOptions& options,
-                                                        const isolation::NetworkLimits& limits,
-                                                        const std::optional<isolation::CpuGroups>& cpu_groups) {
-  std::vector<isolation::BrokerOperation> operations;
-  if (options.network) operations = isolation::network_operations(limits);
-  if (cpu_groups) {
-    operations.push_back(
-        {.name = "cpu_groups", .run = [remover = isolation::CpuGroupsRemover(cpu_groups->directory())](ByteSpan) {
-           return Result<isolation::BrokerReply>();
-         }});
-  }
-  return isolation::Broker::start(std::move(operations));
-}
-
-Result<void> open_network(Result<std::unique_ptr<isolation::Broker>>& broker, const ServeOptions& options,
-                          const isolation::NetworkLimits& limits, std::unique_ptr<isolation::NetworkPool>& out) {
-  if (!options.network) return fail(ErrorCode::kUnavailable, "it is off by --network false");
-  if (!broker) return std::unexpected(broker.error());
-  ASSIGN_OR_RETURN(out, isolation::NetworkPool::open(**broker, {.limits = limits, .ready = options.networks_ready}));
-  return {};
-}
-
-Result<void> make_cpu_groups(const ServeOptions& options, std::optional<isolation::CpuGroups>& out) {
-  if (!options.cpu_groups) return fail(ErrorCode::kUnavailable, "it is off by --cpu-groups false");
-  ASSIGN_OR_RETURN(auto groups, isolation::CpuGroups::make(options.seats + 1));
-  out.emplace(std::move(groups));
-  return {};
-}
-
 Result<void> check_entry_and_imports(const wasm::ModuleInfo& module) {
   TRY(host::link(module));
   TRY(host::find_entry(module));
@@ -304,14 +235,8 @@ Result<void> serve(const ServeOptions& options) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread inherits this; the main thread waits for them
   raise_descriptor_limit();
 
-  ASSIGN_OR_RETURN(const isolation::NetworkLimits network_limits, network_limits_of(options));
-  isolation::Boundaries boundaries;
-  std::optional<isolation::CpuGroups> cpu_groups;
-  boundaries.add("cpu", make_cpu_groups(options, cpu_groups));
-  auto broker = start_broker(options, network_limits, cpu_groups);
-  UniqueFd faults = state::WindowTracker::open_faults();
-  const int faults_error = errno;
-  const auto locked_down = lock_down(options, {endpoint.port, web.port});
+  ASSIGN_OR_RETURN(const auto isolation,
+                   HostIsolation::begin(options.isolation, options.seats + 1, {endpoint.port, web.port}));
 
   ASSIGN_OR_RETURN(const auto directory, data_directory(options.data));
   TRY(make_directory(directory));
@@ -333,8 +258,7 @@ Result<void> serve(const ServeOptions& options) {
   if (options.store_tenant_keys_max) quota.keys_max = options.store_tenant_keys_max;
   if (options.store_tenant_mib_max) quota.bytes_max = options.store_tenant_mib_max << 20;
   state::QuotaTier state(*state_store, quota);
-  errno = faults_error;
-  auto tracker = state::WindowTracker::start(options.seats, std::move(faults));
+  auto tracker = state::WindowTracker::start(options.seats, isolation->take_faults());
   if (!tracker) std::fprintf(stderr, "spore: functions cannot map state: %s\n", tracker.error().message.c_str());
   state::LocalTier local_state(state, tracker ? tracker->get() : nullptr,
                                {.bytes_max = options.state_mib_max << 20,
@@ -345,26 +269,13 @@ Result<void> serve(const ServeOptions& options) {
   state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
-  std::unique_ptr<isolation::NetworkPool> network;
-  boundaries.add("lockdown", locked_down);
-  boundaries.add("network", open_network(broker, options, network_limits, network));
+  isolation->open_network();
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
-      .admit = [&boundaries](const functions::FunctionId& id, const functions::FunctionConfig& config) -> Result<void> {
-        const auto met = boundaries.check(config.require);
-        if (!met) return fail(met.error().code, id.text() + " " + met.error().message);
-        return {};
-      },
-      .prepare_network = [&network, &boundaries](const functions::FunctionId& id,
-                                                 const isolation::NetworkPolicy& policy)
-          -> Result<std::shared_ptr<const isolation::PreparedPolicy>> {
-        if (const auto met = boundaries.check({"network"}); !met)
-          return fail(met.error().code, id.text() + " " + met.error().message);
-        auto prepared = network->prepare(policy);
-        if (!prepared) return std::unexpected(std::move(prepared).error().within(id.text() + ": its network"));
-        return std::move(*prepared);
-      },
+      .admit = [&isolation](const auto& id, const auto& config) { return isolation->admit(id, config); },
+      .prepare_network = [&isolation](const auto& id,
+                                      const auto& policy) { return isolation->prepare_network(id, policy); },
       .initialise =
           [timeout = milliseconds(options.init_timeout_ms), &file_roots](
               std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
@@ -401,14 +312,14 @@ Result<void> serve(const ServeOptions& options) {
                          .pool = pool,
                          .file_roots = file_roots,
                          .state = &state_services,
-                         .cpu_groups = cpu_groups ? &*cpu_groups : nullptr,
-                         .network = network.get(),
-                         .resolver = network_limits.resolver,
+                         .cpu_groups = isolation->cpu_groups(),
+                         .network = isolation->network(),
+                         .resolver = isolation->resolver(),
                          .registry = registry.get()},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
-                   {.boundaries = boundaries,
+                   {.boundaries = isolation->boundaries(),
                     .call_input_bytes_max = options.input_mib_max << 20,
                     .web_bytes_max = options.web_body_mib_max << 20,
                     .module_bytes_max = options.module_mib_max << 20,
@@ -445,10 +356,7 @@ Result<void> serve(const ServeOptions& options) {
   std::vector<std::jthread> threads;
   for (unsigned i = 0; i < options.seats + 1; ++i) {
     threads.emplace_back([&] {
-      if (options.lockdown && locked_down) {
-        if (const auto forbidden = isolation::forbid_system_calls_on_seat(); !forbidden)
-          spdlog::error("a thread that runs guests can start programs: {}", forbidden.error().message);
-      }
+      isolation->on_guest_thread();
       const worker::Worker::Attachment attachment(worker);
       server->run();
     });
@@ -461,7 +369,7 @@ Result<void> serve(const ServeOptions& options) {
   std::printf("spore: state in %s\n", state.name().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
-  for (const isolation::Boundary& boundary : boundaries.all())
+  for (const isolation::Boundary& boundary : isolation->boundaries().all())
     if (!boundary.why_not.empty())
       std::printf("spore: not enforced: %s: %s\n", boundary.name.c_str(), boundary.why_not.c_str());
   std::fflush(stdout);
@@ -506,20 +414,21 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->type_name("DIR");
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
-  add("--cpu-groups", options->cpu_groups, "Whether guests' CPU weights are kept to, by a cgroup for each thread");
-  add("--lockdown", options->lockdown,
+  add("--cpu-groups", options->isolation.cpu_groups,
+      "Whether guests' CPU weights are kept to, by a cgroup for each thread");
+  add("--lockdown", options->isolation.lockdown,
       "Whether the host gives up capabilities and system calls that it does not need when it has started");
-  add("--network", options->network, "Whether functions can have networks of their own");
+  add("--network", options->isolation.network, "Whether functions can have networks of their own");
   serve_app
-      ->add_option("--network-reach", options->reachable,
+      ->add_option("--network-reach", options->isolation.reachable,
                    "A private range of addresses (CIDR) that functions may be allowed to reach; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  add("--network-resolver", options->resolver, "Address of the server that functions ask for names")
+  add("--network-resolver", options->isolation.resolver, "Address of the server that functions ask for names")
       ->type_name("ADDRESS");
-  add("--networks", options->network_limits.namespaces_max, "Faaslets with a network at once")
+  add("--networks", options->isolation.network_limits.namespaces_max, "Faaslets with a network at once")
       ->check(CLI::Range(1u, isolation::kNamespacesMaxMax));
-  add("--networks-ready", options->networks_ready, "Networks prepared ahead")->check(CLI::Range(0, 1'000));
+  add("--networks-ready", options->isolation.networks_ready, "Networks prepared ahead")->check(CLI::Range(0, 1'000));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
   add("--tenant-concurrency", options->tenant_concurrency_max,
