@@ -5,13 +5,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
+#include "host/file_systems.h"
 #include "isolation/lockdown.h"
 #include "state/window_tracker.h"
 
 namespace spore::bin {
 
 namespace {
+
+constexpr auto kFileSystemPatience = std::chrono::seconds(5);
 
 Result<isolation::NetworkLimits> limits_of(const IsolationOptions& options) {
   isolation::NetworkLimits limits = options.network_limits;
@@ -50,6 +54,8 @@ Result<std::unique_ptr<HostIsolation>> HostIsolation::begin(const IsolationOptio
   return out;
 }
 
+HostIsolation::~HostIsolation() { host::set_tmpfs_maker(host::make_tmpfs); }
+
 Result<void> HostIsolation::make_cpu_groups(unsigned threads) {
   if (!options_.cpu_groups) return off_by("--cpu-groups");
   ASSIGN_OR_RETURN(auto groups, isolation::CpuGroups::make(threads));
@@ -57,7 +63,8 @@ Result<void> HostIsolation::make_cpu_groups(unsigned threads) {
   return {};
 }
 
-// It also removes the cgroups, which this process may not do any more then, or is too dead to.
+// Beside networks it makes the file systems of calls. And it removes the cgroups, which this process may not do any
+// more then, or is too dead to.
 Result<void> HostIsolation::start_broker() {
   std::vector<isolation::BrokerOperation> operations;
   if (options_.network) operations = isolation::network_operations(limits_);
@@ -67,13 +74,26 @@ Result<void> HostIsolation::start_broker() {
            return Result<isolation::BrokerReply>();
          }});
   }
-  if (operations.empty()) return {};
+  operations.push_back({.name = "tmpfs", .run = [](ByteSpan request) -> Result<isolation::BrokerReply> {
+                          ASSIGN_OR_RETURN(const auto limits, host::parse_local_layer(request));
+                          ASSIGN_OR_RETURN(auto root, host::make_tmpfs(limits));
+                          isolation::BrokerReply reply;
+                          reply.descriptors.push_back(std::move(root));
+                          return reply;
+                        }});
   ASSIGN_OR_RETURN(broker_, isolation::Broker::start(std::move(operations)));
+  host::set_tmpfs_maker([&broker = *broker_](const host::LocalLayer& limits) -> Result<UniqueFd> {
+    const auto deadline = isolation::Broker::Clock::now() + kFileSystemPatience;
+    ASSIGN_OR_RETURN(auto reply, broker.call("tmpfs", host::serialize(limits), deadline));
+    if (reply.descriptors.size() != 1) return fail(ErrorCode::kInternal, "the broker gave no file system");
+    return std::move(reply.descriptors.front());
+  });
   return {};
 }
 
 Result<void> HostIsolation::lock_down(std::initializer_list<uint16_t> ports) {
   if (!options_.lockdown) return off_by("--lockdown");
+  TRY(broker_started_);  // without it nobody could make the files of calls
   std::vector<int> kept;
   const auto is_privileged = [](uint16_t port) { return port != 0 && port < 1024; };
   if (std::ranges::any_of(ports, is_privileged)) kept.push_back(CAP_NET_BIND_SERVICE);

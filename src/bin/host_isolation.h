@@ -34,6 +34,9 @@ class HostIsolation {
   static Result<std::unique_ptr<HostIsolation>> begin(const IsolationOptions& options, unsigned guest_threads,
                                                       std::initializer_list<uint16_t> ports);
 
+  // No call may be left, nor may others begin.
+  ~HostIsolation();
+
   // For WindowTracker::start: what the kernel gave before the privileges went; invalid, with errno set, where it did
   // not.
   UniqueFd take_faults();

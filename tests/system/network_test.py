@@ -45,18 +45,17 @@ def world():
             file.write("1")
         page = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE) + PAGE
         code = ("import socket, sys, threading\n"
-                "def serve(port):\n"
-                "    listener = socket.create_server(('0.0.0.0', port))\n"
-                "    print('ready', flush=True)\n"
+                "def serve(listener):\n"
                 "    while True:\n"
                 "        client, _ = listener.accept()\n"
                 "        client.recv(4096); client.sendall(bytes.fromhex(sys.argv[1])); client.close()\n"
-                "threading.Thread(target=serve, args=(81,), daemon=True).start()\n"
-                "serve(80)\n")
+                "listeners = [socket.create_server(('0.0.0.0', port)) for port in (80, 81)]\n"
+                "print('ready', flush=True)\n"
+                "threading.Thread(target=serve, args=listeners[:1], daemon=True).start()\n"
+                "serve(listeners[1])\n")
         server = subprocess.Popen(["ip", "netns", "exec", WORLD, sys.executable, "-c", code, page.hex()],
                                   stdout=subprocess.PIPE, text=True)
-        for _ in range(2):
-            assert server.stdout.readline() == "ready\n"
+        assert server.stdout.readline() == "ready\n"
         yield
     finally:
         if server:
