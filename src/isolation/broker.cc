@@ -15,6 +15,7 @@
 #include <filesystem>
 
 #include "base/check.h"
+#include "isolation/single_thread.h"
 
 namespace spore::isolation {
 namespace {
@@ -35,12 +36,6 @@ struct ReplyHeader {
 };
 
 constexpr auto kEndPatience = std::chrono::seconds(10);
-
-#if __has_feature(thread_sanitizer)
-constexpr size_t kThreadsMax = 2;  // one is the sanitizer's
-#else
-constexpr size_t kThreadsMax = 1;
-#endif
 
 int64_t to_ns(Clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -165,23 +160,12 @@ bool serve_one(int socket, std::vector<BrokerOperation>& operations, Bytes& buff
   ::_exit(0);
 }
 
-Result<void> check_single_threaded() {
-  std::error_code error;
-  size_t threads = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/task", error)) ++threads;
-  if (error) return fail(ErrorCode::kFailedPrecondition, "read /proc/self/task: " + error.message());
-  if (threads > kThreadsMax)
-    return fail(ErrorCode::kFailedPrecondition,
-                "the broker must be started before any thread; there are " + std::to_string(threads));
-  return {};
-}
-
 }  // namespace
 
 // ---- the serving process's side -------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Broker>> Broker::start(std::vector<BrokerOperation> operations) {
-  TRY(check_single_threaded());
+  TRY(check_single_threaded("the broker is started"));
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno("socketpair");
   UniqueFd ours(ends[0]), its(ends[1]);

@@ -10,11 +10,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <memory>
 #include <span>
 
 #include "base/fd.h"
+#include "isolation/single_thread.h"
 
 namespace spore::isolation {
 
@@ -102,18 +102,10 @@ Result<void> forbid(std::initializer_list<std::span<const Forbidden>> lists) {
   return {};
 }
 
-size_t threads_of_this_process() {
-  std::error_code error;
-  const std::filesystem::directory_iterator tasks("/proc/self/task", error);
-  return error ? 1 : static_cast<size_t>(std::distance(begin(tasks), end(tasks)));
-}
-
 }  // namespace
 
 Result<void> drop_privileges(const std::vector<int>& kept) {
-  if (const size_t threads = threads_of_this_process(); threads != 1)
-    return fail(ErrorCode::kFailedPrecondition,
-                "privileges are dropped by a process of one thread, and there are " + std::to_string(threads));
+  TRY(check_single_threaded("privileges are dropped"));
   // The header is there with the memory of none: what a dump of this process may hold.
   if (const UniqueFd filter(::open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC)); filter.valid())
     TRY(write_all(filter.get(), as_bytes("0")));
