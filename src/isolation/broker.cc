@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <filesystem>
 
 #include "base/check.h"
 #include "isolation/single_thread.h"
