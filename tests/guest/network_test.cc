@@ -228,6 +228,7 @@ TEST_F(SocketCalls, BadPointersOfSporeTrap) {
 }
 
 TEST_F(SocketCalls, NothingStaysOpenBehindACall) {
+  run_in(network, {"nothing"});  // what the first guest of a process opens stays open
   FullListener full(*network);
   const UniqueFd told = bound_socket(*network, AF_INET, SOCK_STREAM);
   const UniqueFd resolver = bound_socket(*network, AF_INET, SOCK_DGRAM);
