@@ -1,5 +1,5 @@
-// What the serving process gives up before it has any thread: a second line of defence, should a guest ever break out of
-// its sandbox. What needs privileges is done by the broker from then on (isolation/broker.h).
+// What the serving process gives up before it has any thread: a second line of defence, should a guest ever break out
+// of its sandbox. What needs privileges is done by the broker from then on (isolation/broker.h).
 #pragma once
 
 #include <vector>
