@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "functions/shared_files.h"
+#include "isolation/cpu_groups.h"
 
 namespace spore::functions {
 namespace {
@@ -148,7 +149,7 @@ Result<void> check_config(const FunctionConfig& config) {
   TRY(check_range("local_files_max", config.local_files_max, 1, kLocalFilesMax));
   TRY(check_range("concurrency_max", config.concurrency_max, 0, kConcurrencyMax));
   TRY(check_range("cpu_ms", config.cpu_ms, 0, kCpuMsMax));
-  TRY(check_range("cpu_weight", config.cpu_weight, 1, kCpuWeightMax));
+  TRY(check_range("cpu_weight", config.cpu_weight, 1, isolation::kCpuWeightMax));
   TRY(check_range("cpu_percent", config.cpu_percent, 0, kCpuPercentMax));
   TRY(check_mounts(config.mounts));
   if (config.args.size() > kConfigStringsMax)

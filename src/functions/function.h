@@ -45,7 +45,6 @@ constexpr uint64_t kConcurrencyMax = 1'000'000;
 constexpr uint64_t kCpuMsMax = 3'600'000;
 constexpr uint64_t kCpuPercentMax = 100'000;
 constexpr uint64_t kSocketsMax = 1'000;  // of one call
-constexpr uint64_t kCpuWeightMax = 10'000;
 constexpr size_t kMountsMax = 64;
 constexpr size_t kConfigStringsMax = 1000;         // arguments, and environment variables
 constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together

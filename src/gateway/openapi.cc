@@ -45,7 +45,7 @@ std::string_view openapi() {
                         "egress_bits": {"type": "integer", "default": 100000000, "description": "A second"},
                         "ingress_bits": {"type": "integer", "default": 100000000},
                         "sockets_max": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 64}}},
-          "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu"},
+          "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu, network, lockdown"},
           "args": {"type": "array", "items": {"type": "string"}}
         }
       },
