@@ -30,7 +30,7 @@ struct PublishArguments {
   bool only_new = false;
   uint64_t timeout_ms = 0, memory_max_bytes = 0, output_max_bytes = 0;
   std::optional<uint64_t> local_bytes_max, local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent;
-  std::string push;
+  std::string push, isolation;
   std::vector<std::string> env, args, mounts, require, allow;
   bool internet = false;
 };
@@ -60,6 +60,7 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (!arguments.allow.empty()) change["network"]["allow"] = arguments.allow;
   if (!arguments.require.empty()) change["require"] = arguments.require;
   if (!arguments.push.empty()) change["push"] = arguments.push;
+  if (!arguments.isolation.empty()) change["isolation"] = arguments.isolation;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
     TRY(put_pair(change, "mounts", "--mount must be written PATH=files:DIRECTORY or PATH=host:NAME", text));
@@ -383,6 +384,10 @@ void add_client(CLI::App& app, int& exit_code) {
       ->add_option("--require", publishing->require, "A boundary that the host must enforce, as cpu; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      ->add_option("--isolation", publishing->isolation,
+                   "process: its calls run in a process of its tenant's own (docs/isolation.md)")
+      ->check(CLI::IsMember({"shared", "process"}));
   command
       ->add_option(
           "--push", publishing->push,

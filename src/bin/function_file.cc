@@ -39,7 +39,7 @@ class Reader {
         ASSIGN_OR_RETURN(out.config[name], number(name, node));
       } else if (name == "memory_max" || name == "output_max" || name == "local_max") {
         ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
-      } else if (name == "push") {
+      } else if (name == "push" || name == "isolation") {
         ASSIGN_OR_RETURN(out.config[name], text(name, node));
       } else if (name == "args" || name == "require") {
         ASSIGN_OR_RETURN(out.config[name], texts(name, node));
@@ -51,8 +51,8 @@ class Reader {
         return wrong(key.source(),
                      "there is no key \"" + name +
                          "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
-                         "local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, push, args, env "
-                         "and mounts");
+                         "local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, isolation, push, "
+                         "args, env and mounts");
       }
     }
     return out;

@@ -231,6 +231,7 @@ std::string config_to_json(const FunctionConfig& config) {
               {"cpu_weight", config.cpu_weight},
               {"cpu_percent", config.cpu_percent},
               {"require", config.require},
+              {"isolation", config.isolation == Isolation::kProcess ? "process" : "shared"},
               {"network", config.network ? network_to_json(*config.network) : json()},
               {"env", config.env},
               {"mounts", config.mounts},
@@ -271,6 +272,9 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
     } else if (field == "push") {
       if (value != "explicit" && value != "on_success") return refuse(field, "must be \"explicit\" or \"on_success\"");
       base.push = value == "on_success" ? StatePush::kOnSuccess : StatePush::kExplicit;
+    } else if (field == "isolation") {
+      if (value != "shared" && value != "process") return refuse(field, "must be \"shared\" or \"process\"");
+      base.isolation = value == "process" ? Isolation::kProcess : Isolation::kShared;
     } else if (field == "args" || field == "require") {
       auto& texts = field == "args" ? base.args : base.require;
       if (!value.is_array()) return refuse(field, "must be an array of strings");

@@ -52,6 +52,9 @@ constexpr size_t kConfigTextBytesMax = 256 << 10;  // of all of them together
 // When what a call has written to state is published beside what the function itself pushes.
 enum class StatePush : uint8_t { kExplicit, kOnSuccess };
 
+// Where its calls run: in the host's process, as those of all tenants, or in one of its tenant's own.
+enum class Isolation : uint8_t { kShared, kProcess };
+
 struct FunctionConfig {
   uint64_t timeout_ms = 30'000;            // wall-clock time of one call
   uint64_t memory_max_bytes = 1ull << 30;  // of linear memory; whole WebAssembly pages
@@ -69,6 +72,7 @@ struct FunctionConfig {
   std::map<std::string, std::string> mounts;
   std::vector<std::string> require;                 // boundaries that a host must enforce to run it: docs/isolation.md
   std::optional<isolation::NetworkPolicy> network;  // nothing: it has none
+  Isolation isolation = Isolation::kShared;
   StatePush push = StatePush::kExplicit;            // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
