@@ -40,50 +40,6 @@ CallId read_id(ByteReader& in) {
   return id;
 }
 
-void write_result(ByteWriter& out, const worker::CallResult& result) {
-  out.write(result.status);
-  out.write(result.exit_code);
-  out.write(result.trap.kind);
-  out.write_text(result.trap.message);
-  out.write<uint64_t>(result.trap.stack.size());
-  for (const faaslet::Frame& frame : result.trap.stack) {
-    out.write(frame.function_index);
-    out.write_text(frame.function);
-    out.write(frame.code_offset);
-  }
-  out.write<uint8_t>(result.log_truncated);
-  out.write(result.error.code);
-  out.write_text(result.error.message);
-  out.write(result.start);
-  for (const auto duration : {result.queued, result.starting, result.duration, result.usage.cpu})
-    out.write<int64_t>(duration.count());
-  out.write(result.usage.memory_bytes);
-}
-
-bool read_result(ByteReader& in, worker::CallResult& result) {
-  result.status = in.read<worker::CallStatus>();
-  result.exit_code = in.read<int32_t>();
-  result.trap.kind = in.read<wasm::TrapKind>();
-  result.trap.message = in.read_text();
-  const uint64_t frames = in.read_count(4 + 8 + 4);
-  for (uint64_t i = 0; i < frames; ++i) {
-    faaslet::Frame frame;
-    frame.function_index = in.read<uint32_t>();
-    frame.function = in.read_text();
-    frame.code_offset = in.read<uint32_t>();
-    result.trap.stack.push_back(std::move(frame));
-  }
-  result.log_truncated = in.read<uint8_t>() != 0;
-  result.error.code = in.read<ErrorCode>();
-  result.error.message = in.read_text();
-  result.start = in.read<worker::StartKind>();
-  for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
-    *duration = std::chrono::microseconds(in.read<int64_t>());
-  result.usage.memory_bytes = in.read<uint64_t>();
-  return in.ok() && result.status <= worker::CallStatus::kFailed && result.trap.kind <= wasm::TrapKind::kHostCall &&
-         result.error.code <= ErrorCode::kInternal && result.start <= worker::StartKind::kWarm;
-}
-
 }  // namespace
 
 std::optional<CallId> parse_call_id(std::string_view text) {
@@ -138,7 +94,7 @@ Bytes CallRecord::write() const {
   out.write(output_object);
   out.write(log_bytes);
   out.write(ran_version);
-  write_result(out, result);
+  worker::write(out, result);
   out.write(output_bytes_allowed);
   return out.take();
 }
@@ -171,7 +127,7 @@ std::optional<CallRecord> CallRecord::parse(ByteSpan bytes) {
   out.output_object = in.read<uint32_t>();
   out.log_bytes = in.read<uint64_t>();
   out.ran_version = in.read<uint64_t>();
-  if (!read_result(in, out.result)) return std::nullopt;
+  if (!worker::read(in, out.result)) return std::nullopt;
   out.result.id = out.id;
   out.output_bytes_allowed = in.read<uint64_t>();
   if (!in.ok() || !in.at_end() || out.state > CallState::kCancelled || out.priority > worker::Priority::kHigh)

@@ -21,6 +21,50 @@ CallId CallId::random() {
 
 std::string CallId::text() const { return to_hex(bytes); }
 
+void write(ByteWriter& out, const CallResult& result) {
+  out.write(result.status);
+  out.write(result.exit_code);
+  out.write(result.trap.kind);
+  out.write_text(result.trap.message);
+  out.write<uint64_t>(result.trap.stack.size());
+  for (const faaslet::Frame& frame : result.trap.stack) {
+    out.write(frame.function_index);
+    out.write_text(frame.function);
+    out.write(frame.code_offset);
+  }
+  out.write<uint8_t>(result.log_truncated);
+  out.write(result.error.code);
+  out.write_text(result.error.message);
+  out.write(result.start);
+  for (const auto duration : {result.queued, result.starting, result.duration, result.usage.cpu})
+    out.write<int64_t>(duration.count());
+  out.write(result.usage.memory_bytes);
+}
+
+bool read(ByteReader& in, CallResult& result) {
+  result.status = in.read<CallStatus>();
+  result.exit_code = in.read<int32_t>();
+  result.trap.kind = in.read<wasm::TrapKind>();
+  result.trap.message = in.read_text();
+  const uint64_t frames = in.read_count(4 + 8 + 4);
+  for (uint64_t i = 0; i < frames; ++i) {
+    faaslet::Frame frame;
+    frame.function_index = in.read<uint32_t>();
+    frame.function = in.read_text();
+    frame.code_offset = in.read<uint32_t>();
+    result.trap.stack.push_back(std::move(frame));
+  }
+  result.log_truncated = in.read<uint8_t>() != 0;
+  result.error.code = in.read<ErrorCode>();
+  result.error.message = in.read_text();
+  result.start = in.read<StartKind>();
+  for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
+    *duration = std::chrono::microseconds(in.read<int64_t>());
+  result.usage.memory_bytes = in.read<uint64_t>();
+  return in.ok() && result.status <= CallStatus::kFailed && result.trap.kind <= wasm::TrapKind::kHostCall &&
+         result.error.code <= ErrorCode::kInternal && result.start <= StartKind::kWarm;
+}
+
 std::string_view to_string(CallStatus status) {
   switch (status) {
     case CallStatus::kOk: return "ok";

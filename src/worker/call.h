@@ -108,6 +108,10 @@ struct CallResult {
   std::chrono::microseconds duration{0};  // from submit to end
 };
 
+// A result as it is stored and sent, without id, output and log. read(): false where the bytes are of no result.
+void write(ByteWriter& out, const CallResult& result);
+bool read(ByteReader& in, CallResult& result);
+
 // Called exactly once for each submitted call, on the thread that ran it or that found out that it does not run. It
 // must not block and must not submit.
 using CallDone = std::move_only_function<void(CallResult)>;
