@@ -121,7 +121,7 @@ CallId Children::id_of_child(uint32_t handle) const {
 
 Result<uint32_t> Children::begin(host::ChildRequest request) {
   const ChainLimits& limits = worker_.options_.chain;
-  const FunctionSource* source = worker_.functions_ ? &*worker_.functions_ : nullptr;
+  FunctionSource* const source = worker_.functions_;
   auto job = std::make_unique<Job>();
   FunctionName name{function_->id, function_->version.number};
   if (request.table_index) {
@@ -156,6 +156,7 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
   if (loaded) job->limit_time();
 
   bool wake = false;
+  std::optional<Worker::Leaving> leaving;
   {
     auto state = worker_.state_.lock();
     if (depth_ >= limits.depth_max)
@@ -193,7 +194,9 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
     children_.emplace(handle, std::move(child));
     last_handle_ = handle;
     worker_.watch(*state, job->deadline);
-    if (loaded) {
+    if (loaded && job->runs_elsewhere()) {
+      leaving = worker_.leave_here(*state, std::move(job));
+    } else if (loaded) {
       state->queue.add(std::move(job));
       wake = state->running < worker_.options_.seats && state->queue.has_ready();
     } else {
@@ -203,6 +206,7 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
     }
   }
   if (wake) worker_.wake_();
+  if (leaving) worker_.run_elsewhere(std::move(*leaving));
   if (!loaded) {
     worker_.functions_->load(name.id, name.version, [self = shared_from_this(), handle](auto function) {
       self->worker_.loaded(self, handle, std::move(function));
@@ -215,6 +219,7 @@ void Worker::loaded(const std::shared_ptr<Children>& parent, uint32_t handle,
                     Result<FunctionSource::Function> function) {
   Endings failed;
   bool wake = false;
+  std::optional<Leaving> leaving;
   {
     auto state = state_.lock();
     const auto found = parent->children_.find(handle);
@@ -230,13 +235,17 @@ void Worker::loaded(const std::shared_ptr<Children>& parent, uint32_t handle,
       job.tree->graph.calls[job.record].version = job.request.function->version.number;
       job.limit_time();
       watch(*state, job.deadline);
-      state->queue.add(std::move(owned));
+      if (job.runs_elsewhere())
+        leaving = leave_here(*state, std::move(owned));
+      else
+        state->queue.add(std::move(owned));
       wake = state->queue.has_ready() && state->running < options_.seats;
     } else {
       failed.push_back({.job = std::move(owned), .status = CallStatus::kFailed, .error = std::move(function).error()});
     }
   }
   if (wake) wake_();
+  if (leaving) run_elsewhere(std::move(*leaving));
   end(std::move(failed));
 }
 

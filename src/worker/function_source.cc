@@ -4,14 +4,14 @@
 
 namespace spore::worker {
 
-bool FunctionSource::exists(const functions::FunctionId& id, std::optional<uint64_t> version) const {
+bool RegistrySource::exists(const functions::FunctionId& id, std::optional<uint64_t> version) {
   const auto function = registry_.describe(id);
   if (!function) return false;
   return !version ||
          std::ranges::find(function->versions, *version, &functions::VersionInfo::number) != function->versions.end();
 }
 
-void FunctionSource::load(const functions::FunctionId& id, std::optional<uint64_t> version,
+void RegistrySource::load(const functions::FunctionId& id, std::optional<uint64_t> version,
                           std::function<void(Result<Function>)> loaded) {
   const auto operation = pool_.start(id.tenant, [this, id, version, loaded]() -> Result<int64_t> {
     loaded(registry_.load(id, version));

@@ -29,7 +29,7 @@ struct Rank {
 };
 
 struct Job {
-  enum class Place : uint8_t { kNowhere, kLoading, kQueued, kRunning, kParked, kParkedOutside };
+  enum class Place : uint8_t { kNowhere, kLoading, kQueued, kRunning, kParked, kParkedOutside, kElsewhere };
 
   CallRequest request;
   CallDone done;                     // of a call from outside
@@ -53,7 +53,7 @@ struct Job {
 
   Place place = Place::kNowhere;
   void* seat = nullptr;               // kRunning: the Worker::Attachment
-  std::list<JobPtr>::iterator at;     // kLoading, kQueued: in the list of them
+  std::list<JobPtr>::iterator at;     // kLoading, kQueued, kElsewhere: in the list of them
   std::list<Job*>::iterator turn_at;  // kQueued (call_queue.h)
   Rank rank;                          // the same
   unsigned gates_passed = 0;          // where it counts (call_queue.h)
@@ -62,6 +62,8 @@ struct Job {
   uint64_t fd_wait = 0;               // while it is parked for a descriptor: the number of that wait
   Parked::iterator parked_at;         // kParked, kParkedOutside
 
+  // In a process of its tenant's.
+  bool runs_elsewhere() const { return request.function->proto == nullptr; }
   Clock::time_point wakes_at() const { return std::min(ready_at, deadline); }
   // Its function has been found: no later than that one's own limit of time allows.
   void limit_time() {

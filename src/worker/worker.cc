@@ -77,12 +77,13 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
   CHECK(waits_.valid() && watchdog_wakes_.valid(), errno);
   epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};
   CHECK(::epoll_ctl(waits_.get(), EPOLL_CTL_ADD, watchdog_wakes_.get(), &event) == 0, errno);
-  if (options_.registry) functions_.emplace(*options_.registry);
+  if (options_.registry) own_functions_ = std::make_unique<RegistrySource>(*options_.registry);
+  functions_ = options_.functions ? options_.functions : own_functions_.get();
   watchdog_ = std::thread([this] { watchdog_loop(); });
 }
 
 Worker::~Worker() {
-  functions_.reset();
+  own_functions_.reset();
   Endings left;
   {
     auto state = state_.lock();
@@ -121,10 +122,13 @@ void Worker::submit(CallRequest request, CallDone done) {
   Attachment* here = current_attachment();
   bool wake = false;
   std::optional<CallStatus> refusal;
+  std::optional<Leaving> leaving;
   {
     auto state = state_.lock();
     if (state->draining) {
       refusal = CallStatus::kDraining;
+    } else if (job->runs_elsewhere()) {
+      leaving = leave_here(*state, std::move(job));
     } else if (here && !here->running_.job && state->running < options_.seats && !state->queue.has_ready() &&
                state->queue.enter(*job)) {
       occupy(*state, *here, *job);
@@ -139,8 +143,41 @@ void Worker::submit(CallRequest request, CallDone done) {
     }
   }
   if (refusal) return job->done(refused(job->request.id, *refusal));
+  if (leaving) return run_elsewhere(std::move(*leaving));
   if (here) return run(*here, std::move(job));
   if (wake) wake_();
+}
+
+Worker::Leaving Worker::leave_here(State& state, JobPtr job) {
+  Job& leaves = *job;
+  leaves.place = Job::Place::kElsewhere;
+  leaves.input_bytes = leaves.request.input.size();
+  leaves.started = Clock::now();
+  CallRequest request = std::move(leaves.request);
+  leaves.request = {.id = request.id, .function = request.function, .priority = request.priority};
+  leaves.at = state.elsewhere.insert(state.elsewhere.end(), std::move(job));
+  return {&leaves, std::move(request)};
+}
+
+void Worker::run_elsewhere(Leaving leaving) {
+  auto& [job, request] = leaving;
+  const auto ended = [this, job](CallResult result) {
+    Endings ending;
+    {
+      auto state = state_.lock();
+      ending.push_back({.job = std::move(*job->at), .result = std::move(result)});
+      state->elsewhere.erase(job->at);
+      job->place = Job::Place::kNowhere;
+    }
+    end(std::move(ending));
+  };
+  if (!options_.runner) {
+    CallResult result = refused(request.id, CallStatus::kFailed);
+    result.error = {ErrorCode::kUnavailable, "this host has no process for " + request.function->id.tenant};
+    return ended(std::move(result));
+  }
+  const auto deadline = job->deadline;
+  options_.runner->start(std::move(request), deadline, ended);
 }
 
 void Worker::run_queued() {
@@ -173,6 +210,7 @@ std::vector<Job*> Worker::all_jobs(const State& state) {
     if (attachment->running_.job) jobs.push_back(attachment->running_.job);
   state.queue.for_each([&](Job& job) { jobs.push_back(&job); });
   for (const JobPtr& job : state.loading) jobs.push_back(job.get());
+  for (const JobPtr& job : state.elsewhere) jobs.push_back(job.get());
   for (const Parked* parked : {&state.parked, &state.parked_outside})
     for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
   return jobs;
@@ -214,6 +252,7 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
       job.place = Job::Place::kNowhere;
       return;
     }
+    case Job::Place::kElsewhere: return options_.runner->cancel(job.request.function->id, job.request.id);
     case Job::Place::kRunning: {
       auto& here = *static_cast<Attachment*>(job.seat);
       here.running_.cancelled = true;
@@ -228,7 +267,8 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
   }
 }
 
-CallResult Worker::finish_early(Job& job, const Ending& ending) {
+CallResult Worker::finish_early(Job& job, Ending& ending) {
+  if (ending.result) return std::move(*ending.result);
   const bool began = job.run.has_value();
   CallResult result;
   if (began) {
@@ -262,7 +302,7 @@ void Worker::end(Endings endings) {
     if (job.instance) parked_bytes_ -= job.instance->faaslet().parked_bytes();
     job.instance.reset();
     if (job.parent && hooks_.ended && job.request.function)
-      hooks_.ended(result, *job.request.function, job.request.input.size());
+      hooks_.ended(result, *job.request.function, std::max<uint64_t>(job.input_bytes, job.request.input.size()));
     if (job.done) job.done(std::move(result));
   }
 }
@@ -275,6 +315,7 @@ WorkerStats Worker::stats() const {
           .running = state->running,
           .waiting = state->queue.size() + state->loading.size(),
           .parked = state->parked.size() + state->parked_outside.size(),
+          .elsewhere = state->elsewhere.size(),
           .parked_bytes = parked_bytes_,
           .draining = state->draining,
           .pool = pool_.stats(),

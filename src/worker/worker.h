@@ -48,6 +48,7 @@
 #include "worker/call.h"
 #include "worker/call_graph.h"
 #include "worker/call_queue.h"
+#include "worker/call_runner.h"
 #include "worker/children.h"
 #include "worker/file_view.h"
 #include "worker/function_source.h"
@@ -84,6 +85,8 @@ struct WorkerOptions {
   isolation::NetworkPool* network = nullptr;  // outlives the worker; null: calls have no network
   std::optional<isolation::IpAddress> resolver;  // that their names are looked up with; nothing: none are
   functions::Registry* registry = nullptr;       // outlives the worker; null: calls can only call their own function
+  FunctionSource* functions = nullptr;           // in the place of that; the same
+  CallRunner* runner = nullptr;  // outlives the worker, but holds no call when that goes; null: all calls run here
 };
 
 // What the rest of the host does for chained calls. Set before the first call; called on any thread.
@@ -102,12 +105,13 @@ struct WorkerStats {
   size_t running = 0;
   size_t waiting = 0;
   size_t parked = 0;
+  size_t elsewhere = 0;       // in processes of their tenants
   uint64_t parked_bytes = 0;  // what calls that wait without a slot hold
   bool draining = false;
   PoolStats pool;
   state::LocalTierStats state;
 
-  bool idle() const { return running + waiting + parked == 0; }
+  bool idle() const { return running + waiting + parked + elsewhere == 0; }
 };
 
 class Worker {
@@ -177,6 +181,7 @@ class Worker {
     std::vector<Attachment*> attachments;
     size_t running = 0;
     CallQueue queue;
+    std::list<JobPtr> elsewhere;                  // given to the runner
     std::list<JobPtr> loading;                    // chained calls whose functions are being loaded
     Parked parked;                                // in their slots
     Parked parked_outside;                        // without one
@@ -193,7 +198,8 @@ class Worker {
   struct Ending {
     JobPtr job;
     CallStatus status = CallStatus::kCancelled;
-    Error error;  // kFailed
+    Error error;                       // kFailed
+    std::optional<CallResult> result;  // in the place of both: it ran elsewhere
   };
   using Endings = std::vector<Ending>;
   enum class Park : uint8_t {
@@ -201,6 +207,11 @@ class Worker {
     kGoesOn,   // what it waits for has come
     kRefused,  // it has been interrupted, or there are too many
   };
+
+  // Has a call run by the runner, which it was made ready for by leave_here(), with the state's lock held.
+  using Leaving = std::pair<Job*, CallRequest>;
+  Leaving leave_here(State& state, JobPtr job);
+  void run_elsewhere(Leaving leaving);
 
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
@@ -225,7 +236,7 @@ class Worker {
   void end_fd_wait(State& state, Job& job);
 
   static CallResult finish(Job& job, host::CallResult ended);
-  CallResult finish_early(Job& job, const Ending& ending);
+  CallResult finish_early(Job& job, Ending& ending);
   // Whatever must be told that the job has ended is told, its own calls are stopped. Takes the output where it is a
   // child. Its parent, where that waited for it alone and may go on.
   JobPtr settle(State& state, Job& job, CallResult& result, Endings& stopped);
@@ -254,7 +265,8 @@ class Worker {
   UniqueFd waits_;           // an epoll set: what parked calls wait for, and watchdog_wakes_ (as number 0)
   UniqueFd watchdog_wakes_;  // an event that ends the watchdog's sleep
   std::thread watchdog_;
-  std::optional<FunctionSource> functions_;  // ends its work before the rest goes
+  std::unique_ptr<FunctionSource> own_functions_;  // ends its work before the rest goes
+  FunctionSource* functions_ = nullptr;            // null: there is none
 };
 
 }  // namespace spore::worker

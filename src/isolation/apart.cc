@@ -1,0 +1,199 @@
+#include "isolation/apart.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <set>
+
+namespace spore::isolation {
+
+namespace {
+
+constexpr unsigned long kNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+// Those that the broker has started, and has not been asked about since they ended.
+class Started {
+ public:
+  Started() = default;
+  Started(const Started&) = delete;
+  Started& operator=(const Started&) = delete;
+  ~Started() {
+    for (const pid_t pid : pids_) ::kill(pid, SIGKILL);
+    for (const pid_t pid : pids_)
+      while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+      }
+  }
+  size_t count() const { return pids_.size(); }
+  bool has(pid_t pid) const { return pids_.contains(pid); }
+  void add(pid_t pid) { pids_.insert(pid); }
+  void forget(pid_t pid) { pids_.erase(pid); }
+
+ private:
+  std::set<pid_t> pids_;
+};
+
+// Between clone and exec, in a process that had one thread.
+[[noreturn]] void become(int program, int socket, int standard_error, const std::vector<std::string>& arguments) {
+  ::setsid();
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  // Out of the way of where they go.
+  constexpr int kClear = 16;
+  socket = ::fcntl(socket, F_DUPFD, kClear);
+  standard_error = ::fcntl(standard_error, F_DUPFD, kClear);
+  program = ::fcntl(program, F_DUPFD, kClear);
+  constexpr int kProgram = kApartSocket + 1;
+  if (::dup2(socket, kApartSocket) < 0 || ::dup2(standard_error, STDERR_FILENO) < 0 ||
+      ::dup3(program, kProgram, O_CLOEXEC) < 0 || ::close_range(kProgram + 1, ~0U, 0) != 0)
+    ::_exit(127);
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  char* environment[] = {nullptr};
+  ::syscall(SYS_execveat, kProgram, "", argv.data(), environment, AT_EMPTY_PATH);
+  ::_exit(127);
+}
+
+Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
+  if (started.count() >= program.processes_max)
+    return fail(ErrorCode::kResourceExhausted,
+                "there are " + std::to_string(started.count()) + " processes of tenants, as many as there may be");
+  const UniqueFd file(::open(program.path.c_str(), O_PATH | O_CLOEXEC));
+  if (!file.valid()) return fail_errno("open " + program.path);
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno("socketpair");
+  UniqueFd ours(ends[0]), its(ends[1]);
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
+  UniqueFd said(ends[0]), says(ends[1]);
+  const long pid = ::syscall(SYS_clone, kNamespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+  if (pid == 0) become(file.get(), its.get(), says.get(), program.arguments);
+  if (pid < 0) return fail(ErrorCode::kUnavailable, fail_errno("start a process in namespaces").error().message);
+  started.add(static_cast<pid_t>(pid));
+  UniqueFd pid_descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pid_descriptor.valid()) {
+    const auto error = fail_errno("pidfd_open");
+    ::kill(static_cast<pid_t>(pid), SIGKILL);
+    ::waitpid(static_cast<pid_t>(pid), nullptr, 0);
+    started.forget(static_cast<pid_t>(pid));
+    return error;
+  }
+  ByteWriter out;
+  out.write(static_cast<int32_t>(pid));
+  BrokerReply reply{.bytes = out.take()};
+  reply.descriptors.push_back(std::move(pid_descriptor));
+  reply.descriptors.push_back(std::move(ours));
+  reply.descriptors.push_back(std::move(said));
+  return reply;
+}
+
+Result<BrokerReply> end_of_one(ByteSpan request, Started& started) {
+  ByteReader in(request);
+  const pid_t pid = in.read<int32_t>();
+  if (!in.ok() || !in.at_end() || !started.has(pid))
+    return fail(ErrorCode::kInvalidArgument, "no process of a tenant has that number");
+  int status = 0;
+  const pid_t ended = ::waitpid(pid, &status, WNOHANG);
+  if (ended == 0) return fail(ErrorCode::kFailedPrecondition, "the process still runs");
+  if (ended < 0) return fail_errno("wait for a process");
+  started.forget(pid);
+  ByteWriter out;
+  out.write(static_cast<int32_t>(status));
+  return BrokerReply{.bytes = out.take()};
+}
+
+Result<void> mount_or_fail(const char* what, const char* type, const std::string& at, unsigned long flags,
+                           const char* options = nullptr) {
+  if (::mount(what, at.c_str(), type, flags, options) != 0) return fail_errno("mount " + at);
+  return {};
+}
+
+// With all that is mounted below it.
+Result<void> set_attributes(const std::string& at, bool writable) {
+  mount_attr attributes{.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+  if (!writable) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+  if (::syscall(SYS_mount_setattr, AT_FDCWD, at.c_str(), AT_RECURSIVE, &attributes, sizeof(attributes)) != 0)
+    return fail_errno("protect " + at);
+  return {};
+}
+
+}  // namespace
+
+std::vector<BrokerOperation> apart_operations(ApartProgram program) {
+  const auto started = std::make_shared<Started>();
+  std::vector<BrokerOperation> out;
+  out.push_back({.name = "apart", .run = [program = std::move(program), started](ByteSpan request) {
+                   return request.empty() ? start_one(program, *started)
+                                          : fail(ErrorCode::kInvalidArgument, "a process starts without a request");
+                 }});
+  out.push_back({.name = "apart_ended", .run = [started](ByteSpan request) { return end_of_one(request, *started); }});
+  return out;
+}
+
+Result<ApartProcess> start_apart(Broker& broker, Broker::Clock::time_point deadline) {
+  ASSIGN_OR_RETURN(auto reply, broker.call("apart", {}, deadline));
+  ByteReader in(reply.bytes);
+  ApartProcess out{.pid = in.read<int32_t>()};
+  if (!in.ok() || reply.descriptors.size() != 3) return fail(ErrorCode::kInternal, "the broker gave no process");
+  out.pid_descriptor = std::move(reply.descriptors[0]);
+  out.socket = std::move(reply.descriptors[1]);
+  out.standard_error = std::move(reply.descriptors[2]);
+  return out;
+}
+
+Result<std::string> end_of_apart(Broker& broker, pid_t pid, Broker::Clock::time_point deadline) {
+  ByteWriter request;
+  request.write(static_cast<int32_t>(pid));
+  ASSIGN_OR_RETURN(auto reply, broker.call("apart_ended", request.bytes(), deadline));
+  ByteReader in(reply.bytes);
+  const int status = in.read<int32_t>();
+  if (!in.ok()) return fail(ErrorCode::kInternal, "the broker said nothing of how a process ended");
+  if (WIFSIGNALED(status)) return "was killed by signal " + std::to_string(WTERMSIG(status));
+  return "exited with code " + std::to_string(WEXITSTATUS(status));
+}
+
+Result<void> check_apart_rights() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  if (::syscall(SYS_capget, &header, data) != 0) return fail_errno("read the capabilities of this process");
+  if (data[CAP_SYS_ADMIN / 32].effective >> (CAP_SYS_ADMIN % 32) & 1) return {};
+  return fail(ErrorCode::kUnavailable, "it takes root (CAP_SYS_ADMIN) to make namespaces");
+}
+
+// The new tree is made on top of /proc, which every machine has, and then becomes the root.
+Result<void> confine(const std::vector<ShownDirectory>& shown) {
+  if (const UniqueFd filter(::open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC)); filter.valid())
+    TRY(write_all(filter.get(), as_bytes("0")));  // nobody can write there any more afterwards
+  const std::string root = "/proc";
+  TRY(mount_or_fail(nullptr, nullptr, "/", MS_REC | MS_PRIVATE));
+  TRY(mount_or_fail("tmpfs", "tmpfs", root, MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=1m,nr_inodes=4k,mode=0700"));
+  std::error_code error;
+  for (const ShownDirectory& directory : shown) {
+    const std::string at = root + directory.at;
+    std::filesystem::create_directories(at, error);
+    if (error) return fail(ErrorCode::kInternal, "make " + at + ": " + error.message());
+    TRY(mount_or_fail(directory.from.c_str(), nullptr, at, MS_BIND | MS_REC));
+    TRY(set_attributes(at, directory.writable));
+  }
+  std::filesystem::create_directories(root + "/proc", error);
+  TRY(mount_or_fail("proc", "proc", root + "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY));
+  if (::chdir(root.c_str()) != 0) return fail_errno("enter the new root");
+  if (::syscall(SYS_pivot_root, ".", ".") != 0) return fail_errno("pivot_root");
+  if (::umount2(".", MNT_DETACH) != 0) return fail_errno("leave the old root");
+  if (::chdir("/") != 0) return fail_errno("enter the new root");
+  return mount_or_fail(nullptr, nullptr, "/", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+}
+
+}  // namespace spore::isolation
