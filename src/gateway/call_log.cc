@@ -7,7 +7,7 @@ uint64_t bytes_of(const CallLogEntry& entry) { return entry.log.size() + entry.d
 
 std::string detail_of(const worker::CallResult& result) {
   const bool has_error =
-      result.status == worker::CallStatus::kFailed || result.status == worker::CallStatus::kNotPushed;
+      result.status == worker::CallStatus::kFailed || result.status == worker::CallStatus::kProcessEnded || result.status == worker::CallStatus::kNotPushed;
   return has_error ? result.error.message : result.trap.message;
 }
 }  // namespace

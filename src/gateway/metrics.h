@@ -26,7 +26,7 @@ class Metrics {
  private:
   static constexpr std::array<uint64_t, 12> kBucketsUs = {50,     100,     250,     1'000,     5'000,      10'000,
                                                           50'000, 100'000, 500'000, 1'000'000, 10'000'000, 60'000'000};
-  static constexpr size_t kOutcomes = static_cast<size_t>(worker::CallStatus::kFailed) + 1;
+  static constexpr size_t kOutcomes = static_cast<size_t>(worker::CallStatus::kProcessEnded) + 1;
   using Counter = std::atomic<uint64_t>;
 
   std::array<Counter, 6> responses_{};  // by hundreds

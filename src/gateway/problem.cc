@@ -96,6 +96,7 @@ Kind kind_of(const worker::CallResult& result) {
     case CallStatus::kTenantQueueFull: return {429, "tenant_queue_full", "The tenant's queue is full"};
     case CallStatus::kDraining: return {503, "draining", "The host is shutting down"};
     case CallStatus::kFailed: return {500, "internal", "The host could not run the call"};
+    case CallStatus::kProcessEnded: return {502, "process_ended", "The process that ran the call ended"};
   }
   return kind_of(500);
 }
@@ -166,6 +167,7 @@ json problem_json(const worker::CallResult& result, const Called& called) {
       out["detail"] = "more than " + std::to_string(called.output_bytes_max) + " bytes";
       break;
     case CallStatus::kFailed:
+    case CallStatus::kProcessEnded:
     case CallStatus::kNotPushed:
       out["code"] = to_string(result.error.code);
       out["detail"] = result.error.message;

@@ -73,6 +73,7 @@ enum class CallStatus : uint8_t {
   kTenantQueueFull,  // the tenant's share of the queue, never started
   kDraining,         // never started
   kFailed,           // the host could not run it: `error`
+  kProcessEnded,     // the process of its tenant's that ran it did: `error`
 };
 std::string_view to_string(CallStatus status);
 
@@ -100,7 +101,7 @@ struct CallResult {
   faaslet::Trap trap;
   Bytes log;
   bool log_truncated = false;
-  Error error;  // kFailed, kNotPushed
+  Error error;  // kFailed, kNotPushed, kProcessEnded
   StartKind start = StartKind::kNone;
   CallUsage usage;
   std::chrono::microseconds queued{0};    // from submit to start

@@ -64,6 +64,7 @@ host::ChildResult child_result(CallResult& result) {
     case CallStatus::kTenantQueueFull:
     case CallStatus::kDraining: failed(Errno::kBusy, "there was no room for it on the host"); break;
     case CallStatus::kNotPushed:
+    case CallStatus::kProcessEnded:
     case CallStatus::kFailed: failed(Errno::kIo, result.error.message); break;
   }
   return out;
