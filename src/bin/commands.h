@@ -16,5 +16,6 @@ void add_files(CLI::App& app, int& exit_code);     // files.cc: files put, get, 
 void add_calls(CLI::App& app, int& exit_code);     // calls.cc: calls ls, show, wait, output, log, cancel, replay
 void add_state(CLI::App& app, int& exit_code);     // state.cc: state ls, get, put, rm, copy
 void add_snapshot(CLI::App& app, int& exit_code);  // snapshot.cc: snapshot ls, snapshot inspect
+void add_tenant_process(CLI::App& app, int& exit_code);  // tenant_process.cc
 
 }  // namespace spore::bin

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "host/file_systems.h"
+#include "isolation/apart.h"
 #include "isolation/lockdown.h"
 #include "state/window_tracker.h"
 
@@ -45,12 +46,15 @@ Result<std::unique_ptr<HostIsolation>> HostIsolation::begin(const IsolationOptio
   ASSIGN_OR_RETURN(auto limits, limits_of(options));
   std::unique_ptr<HostIsolation> out(new HostIsolation(options, std::move(limits)));
   out->boundaries_.add("cpu", out->make_cpu_groups(guest_threads));
+  auto apart = isolation::check_apart_rights();
   out->broker_started_ = out->start_broker();
+  if (apart) apart = out->broker_started_;
   out->faults_ = state::WindowTracker::open_faults();
   out->faults_error_ = errno;
   const auto locked_down = out->lock_down(ports);
   out->locked_down_ = locked_down.has_value();
   out->boundaries_.add("lockdown", locked_down);
+  out->boundaries_.add("process", apart);
   return out;
 }
 
@@ -74,6 +78,9 @@ Result<void> HostIsolation::start_broker() {
            return Result<isolation::BrokerReply>();
          }});
   }
+  for (auto& operation : isolation::apart_operations(
+           {.arguments = {"spore", "tenant-process"}, .processes_max = options_.processes_max}))
+    operations.push_back(std::move(operation));
   operations.push_back({.name = "tmpfs", .run = [](ByteSpan request) -> Result<isolation::BrokerReply> {
                           ASSIGN_OR_RETURN(const auto limits, host::parse_local_layer(request));
                           ASSIGN_OR_RETURN(auto root, host::make_tmpfs(limits));
@@ -122,9 +129,22 @@ void HostIsolation::on_guest_thread() const {
     spdlog::error("a thread that runs guests can start programs: {}", forbidden.error().message);
 }
 
+bool HostIsolation::runs_apart(const functions::FunctionId& id, const functions::FunctionConfig& config) const {
+  return config.isolation == functions::Isolation::kProcess || options_.where == "process" ||
+         std::ranges::find(options_.apart_tenants, id.tenant) != options_.apart_tenants.end();
+}
+
 Result<void> HostIsolation::admit(const functions::FunctionId& id, const functions::FunctionConfig& config) const {
   const auto met = boundaries_.check(config.require);
   if (!met) return fail(met.error().code, id.text() + " " + met.error().message);
+  if (!runs_apart(id, config)) return {};
+  const auto refuse = [&](const std::string& what) {
+    return fail(ErrorCode::kUnavailable, id.text() + " is to run in a process of its tenant's own: " + what);
+  };
+  if (const auto possible = boundaries_.check({"process"}); !possible)
+    return refuse("it " + possible.error().message);
+  if (config.network) return refuse("there, functions have no network");
+  if (std::ranges::find(config.require, "cpu") != config.require.end()) return refuse("there, no CPU weights are kept to");
   return {};
 }
 

@@ -25,6 +25,9 @@ struct IsolationOptions {
   std::string resolver;                // an address; "": none
   isolation::NetworkLimits network_limits;
   size_t networks_ready = 32;
+  std::string where = "shared";            // "process": all tenants run apart
+  std::vector<std::string> apart_tenants;  // these do
+  size_t processes_max = 16;               // of tenants, at once
 };
 
 class HostIsolation {
@@ -49,7 +52,10 @@ class HostIsolation {
   isolation::NetworkPool* network() { return network_.get(); }
   const std::optional<isolation::IpAddress>& resolver() const { return limits_.resolver; }
 
+  isolation::Broker* broker() { return broker_.get(); }
+
   // For functions::HostHooks.
+  bool runs_apart(const functions::FunctionId& id, const functions::FunctionConfig& config) const;
   Result<void> admit(const functions::FunctionId& id, const functions::FunctionConfig& config) const;
   Result<std::shared_ptr<const isolation::PreparedPolicy>> prepare_network(const functions::FunctionId& id,
                                                                            const isolation::NetworkPolicy& policy);

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   spore::bin::add_new(app, exit_code);
   spore::bin::add_build(app, exit_code);
   spore::bin::add_compile(app, exit_code);
+  spore::bin::add_tenant_process(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

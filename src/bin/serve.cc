@@ -23,6 +23,7 @@
 #include "host/initialise.h"
 #include "host/state_access.h"
 #include "object_store/directory_store.h"
+#include "processes/tenant_processes.h"
 #include "state/quota_tier.h"
 #include "worker/worker.h"
 
@@ -84,6 +85,7 @@ struct ServeOptions {
   size_t async_tenant_calls_max = 500'000;
   uint64_t async_mib_max = 16'384;
   uint64_t async_tenant_mib_max = 8'192;
+  unsigned process_idle_s = 60;
   worker::PoolOptions pool;
   uint64_t idle_mib_max = 0;
   uint64_t memory_left_mib_min = 0;
@@ -271,9 +273,15 @@ Result<void> serve(const ServeOptions& options) {
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
   isolation->open_network();
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
+  processes::TenantProcesses* apart = nullptr;  // set before the first call can come
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
       .admit = [&isolation](const auto& id, const auto& config) { return isolation->admit(id, config); },
+      .runs_apart = [&isolation](const auto& id, const auto& config) { return isolation->runs_apart(id, config); },
+      .changed =
+          [&apart](const auto& id) {
+            if (apart) apart->forget(id);
+          },
       .prepare_network = [&isolation](const auto& id,
                                       const auto& policy) { return isolation->prepare_network(id, policy); },
       .initialise =
@@ -304,6 +312,39 @@ Result<void> serve(const ServeOptions& options) {
   worker::ChainLimits chain = options.chain;
   chain.tree_bytes_max = options.tree_mib_max << 20;
   chain.input_bytes_max = options.input_mib_max << 20;
+  gateway::Api* ends = nullptr;  // the same
+  const worker::ChainHooks chain_hooks{
+      .ended = [&ends](worker::CallResult& result, const functions::LoadedFunction& function,
+                       uint64_t input) { ends->chained_call_ended(result, function, input); },
+      .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version, Bytes input,
+                                 const std::string& once) -> Result<worker::CallId> {
+        ASSIGN_OR_RETURN(const auto accepted, calls->accept({.function = id,
+                                                             .version = version.value_or(0),
+                                                             .input = std::move(input),
+                                                             .key = "detached-" + to_hex(as_bytes(once))}));
+        return accepted.record.id;
+      }};
+  processes::TenantProcesses processes(
+      {.processes_max = options.isolation.processes_max,
+       .idle_max = std::chrono::seconds(options.process_idle_s),
+       .calls_max = options.queue_per_tenant_max,
+       .request_threads = options.state_threads,
+       .seats = options.seats,
+       .tenant_concurrency_max = options.tenant_concurrency_max,
+       .chain = chain,
+       .pool = pool,
+       .state_bytes_max = options.state_tenant_mib_max << 20,
+       .state_values_max = options.state_values_max / 2,
+       .state_threads = options.state_threads,
+       .state_timeout = milliseconds(options.state_timeout_ms),
+       .lock_lease = milliseconds(options.lock_lease_ms),
+       .initialise_timeout = milliseconds(options.init_timeout_ms)},
+      {.broker = isolation->broker(),
+       .registry = registry.get(),
+       .state = &state,
+       .file_roots = file_roots,
+       .hooks = chain_hooks});
+  apart = &processes;
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
@@ -315,7 +356,8 @@ Result<void> serve(const ServeOptions& options) {
                          .cpu_groups = isolation->cpu_groups(),
                          .network = isolation->network(),
                          .resolver = isolation->resolver(),
-                         .registry = registry.get()},
+                         .registry = registry.get(),
+                         .runner = &processes},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
   gateway::Api api(*registry, worker, std::move(access),
@@ -329,17 +371,8 @@ Result<void> serve(const ServeOptions& options) {
                     .value_bytes_max = options.value_mib_max << 20,
                     .calls = calls.get(),
                     .publish_threads = options.publish_threads});
-  worker.set_hooks({.ended = [&api](worker::CallResult& result, const functions::LoadedFunction& function,
-                                    uint64_t input) { api.chained_call_ended(result, function, input); },
-                    .begin_detached = [&calls](const functions::FunctionId& id, std::optional<uint64_t> version,
-                                               Bytes input, const std::string& once) -> Result<worker::CallId> {
-                      ASSIGN_OR_RETURN(const auto accepted,
-                                       calls->accept({.function = id,
-                                                      .version = version.value_or(0),
-                                                      .input = std::move(input),
-                                                      .key = "detached-" + to_hex(as_bytes(once))}));
-                      return accepted.record.id;
-                    }});
+  ends = &api;
+  worker.set_hooks(chain_hooks);
   ASSIGN_OR_RETURN(const auto server, gateway::Server::listen({.address = endpoint.address,
                                                                .port = endpoint.port,
                                                                .web_address = web.address,
@@ -391,6 +424,7 @@ Result<void> serve(const ServeOptions& options) {
   const auto all_answered = [&] { return worker.stats().idle() && server->stats().open == 0; };
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
   worker.cancel_all();  // what finish() still handed over
+  processes.stop();
   server->stop();
   threads.clear();
   std::fprintf(stderr, "spore: stopped\n");
@@ -416,6 +450,14 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
   add("--cpu-groups", options->isolation.cpu_groups,
       "Whether guests' CPU weights are kept to, by a cgroup for each thread");
+  add("--isolation", options->isolation.where,
+      "process: calls run in a process for each tenant; shared: in this one, unless the function says otherwise")
+      ->check(CLI::IsMember({"shared", "process"}));
+  add("--isolate-tenant", options->isolation.apart_tenants, "A tenant whose calls run in a process of its own")
+      ->type_name("TENANT");
+  add("--processes", options->isolation.processes_max, "Processes of tenants at once")->check(CLI::Range(1, 1'000));
+  add("--process-idle", options->process_idle_s, "How long one stays without a call, in s")
+      ->check(CLI::Range(1, 86'400));
   add("--lockdown", options->isolation.lockdown,
       "Whether the host gives up capabilities and system calls that it does not need when it has started");
   add("--network", options->isolation.network, "Whether functions can have networks of their own");

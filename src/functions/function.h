@@ -116,7 +116,7 @@ struct FunctionInfo {
 struct LoadedFunction {
   FunctionId id;
   VersionInfo version;
-  std::shared_ptr<const faaslet::ProtoFaaslet> proto;
+  std::shared_ptr<const faaslet::ProtoFaaslet> proto;                  // null: it runs in a process of its tenant's
   std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;              // null: `cpu_percent` is not set
   std::shared_ptr<const isolation::PreparedPolicy> network = nullptr;  // null: `network` is not set
 };

@@ -179,6 +179,20 @@ Result<ReadyObject> Modules::ready(const Pin& pin, wasm::Tier wanted, const Byte
   return compile(pin, wanted, wasm, progress, std::move(stop));
 }
 
+Result<Bytes> Modules::bytes(const Pin& pin, wasm::Tier wanted) {
+  const auto best = [&]() -> Result<std::optional<Bytes>> {
+    ASSIGN_OR_RETURN(auto optimised, cache_.find_bytes(pin.digest(), options_for(wasm::Tier::kOptimised)));
+    if (optimised || wanted == wasm::Tier::kOptimised) return optimised;
+    return cache_.find_bytes(pin.digest(), options_for(wasm::Tier::kFast));
+  };
+  ASSIGN_OR_RETURN(auto found, best());
+  if (found) return std::move(*found);
+  TRY(ready(pin, wanted, nullptr, {}, {}));
+  ASSIGN_OR_RETURN(found, best());
+  if (!found) return fail(ErrorCode::kInternal, "its compiled code cannot be read from the store");
+  return std::move(*found);
+}
+
 Result<ReadyObject> Modules::optimise(const Pin& pin, std::stop_token stop) {
   ASSIGN_OR_RETURN(auto found, find(pin.digest(), wasm::Tier::kOptimised));
   if (found) return std::move(*found);

@@ -86,6 +86,8 @@ class Modules {
   // store).
   Result<ReadyObject> ready(const Pin& pin, wasm::Tier wanted, const ByteSpan* wasm, const compiler::Progress& progress,
                             std::stop_token stop);
+  // Its bytes, for another process to map; as ready() finds or compiles it.
+  Result<Bytes> bytes(const Pin& pin, wasm::Tier wanted);
   // The optimised tier, compiled beside the gate if it is not there.
   Result<ReadyObject> optimise(const Pin& pin, std::stop_token stop);
 

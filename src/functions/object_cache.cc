@@ -50,8 +50,8 @@ std::string ObjectCache::name_of(const Digest& module_digest, const compiler::Op
   return out;
 }
 
-Result<std::optional<CachedObject>> ObjectCache::find(const Digest& module_digest,
-                                                      const compiler::Options& options) const {
+Result<std::optional<ObjectCache::Found>> ObjectCache::read(const Digest& module_digest,
+                                                             const compiler::Options& options) const {
   const std::string name = name_of(module_digest, options);
   auto bytes = store_.get(name, object_bytes_max_ + kSealBytes);
   if (!bytes) {
@@ -69,7 +69,22 @@ Result<std::optional<CachedObject>> ObjectCache::find(const Digest& module_diges
     spdlog::warn("{} is not used, it will be compiled anew: {}", name, why);
     return std::nullopt;
   }
-  return CachedObject{.object = std::move(*object), .stored_bytes = bytes->size()};
+  return Found{.sealed = std::move(*bytes), .object = std::move(*object)};
+}
+
+Result<std::optional<CachedObject>> ObjectCache::find(const Digest& module_digest,
+                                                      const compiler::Options& options) const {
+  ASSIGN_OR_RETURN(auto found, read(module_digest, options));
+  if (!found) return std::nullopt;
+  return CachedObject{.object = std::move(found->object), .stored_bytes = found->sealed.size()};
+}
+
+Result<std::optional<Bytes>> ObjectCache::find_bytes(const Digest& module_digest,
+                                                     const compiler::Options& options) const {
+  ASSIGN_OR_RETURN(auto found, read(module_digest, options));
+  if (!found) return std::nullopt;
+  found->sealed.erase(found->sealed.begin(), found->sealed.begin() + kSealBytes);
+  return std::move(found->sealed);
 }
 
 Result<CachedObject> ObjectCache::compile(const Digest& module_digest, ByteSpan wasm, const compiler::Options& options,

@@ -31,6 +31,8 @@ class ObjectCache {
 
   // Nothing where it is not there or does not verify; an error where the store fails.
   Result<std::optional<CachedObject>> find(const Digest& module_digest, const compiler::Options& options) const;
+  // The same, as it was compiled: the bytes of an object that was parsed once, and is as asked.
+  Result<std::optional<Bytes>> find_bytes(const Digest& module_digest, const compiler::Options& options) const;
   // Always compiles, and replaces what is there.
   Result<CachedObject> compile(const Digest& module_digest, ByteSpan wasm, const compiler::Options& options,
                                const compiler::Progress& progress = {}, std::stop_token stop = {}) const;
@@ -43,6 +45,12 @@ class ObjectCache {
   static std::string name_of(const Digest& module_digest, const compiler::Options& options);
 
  private:
+  struct Found {
+    Bytes sealed;
+    wasm::Object object;
+  };
+  Result<std::optional<Found>> read(const Digest& module_digest, const compiler::Options& options) const;
+
   object_store::ObjectStore& store_;
   const compiler::ChildCompiler& compiler_;
   Bytes host_key_;

@@ -231,6 +231,7 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
   loaded -= entry->loaded.size();
   replaced = std::exchange(entry->loaded, {});
   add_loaded(*entry, std::move(ready));
+  hooks.changed(id);
   return version;
 }
 
@@ -256,6 +257,7 @@ Result<std::shared_ptr<const faaslet::ProtoFaaslet>> Registry::State::make_proto
                                                                                  const FunctionConfig& config,
                                                                                  For purpose) {
   TRY(hooks.admit(id, config));
+  if (hooks.runs_apart(id, config)) return nullptr;
   ASSIGN_OR_RETURN(auto found, images.find(id, config, ready.object));
   if (found) {
     ++images_found;
@@ -428,6 +430,7 @@ Result<void> Registry::remove(const FunctionId& id) {
     state_->loaded -= replaced.size();
     before = std::exchange(entry->record, {});
     state_->catalogue.erase(id);
+    state_->hooks.changed(id);
   }
   state_->count_references(&before, nullptr);
   state_->remove_unused_images(id, nullptr);
@@ -438,6 +441,13 @@ Result<void> Registry::remove(const FunctionId& id) {
 
 Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const FunctionId& id,
                                                                            const VersionInfo& version) {
+  if (hooks.runs_apart(id, version.config)) {
+    TRY(hooks.admit(id, version.config));
+    ASSIGN_OR_RETURN(auto network_apart, network_of(id, version.config));
+    LoadedFunction out{id, version, nullptr, nullptr, std::move(network_apart)};
+    add_facts(out.version);
+    return std::make_shared<const LoadedFunction>(std::move(out));
+  }
   const auto pin = modules.pin(version.module_digest);
   ASSIGN_OR_RETURN(const ReadyObject ready, modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {}));
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
@@ -501,6 +511,23 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::load(const FunctionId& i
   return fail(ErrorCode::kUnavailable, quoted(id) + " is being changed");
 }
 
+Result<VersionParts> Registry::parts(const FunctionId& id, std::optional<uint64_t> number) {
+  State& state = *state_;
+  const std::optional<Record> record = state.record_of(id);
+  if (!record) return not_found(id);
+  const VersionInfo* const found = find_version(record->info, number.value_or(record->info.current));
+  if (!found) return fail(ErrorCode::kNotFound, quoted(id) + " has no version " + std::to_string(*number));
+  TRY(state.hooks.admit(id, found->config));
+  const auto pin = state.modules.pin(found->module_digest);
+  VersionParts out{.version = *found};
+  auto object = state.modules.bytes(pin, state.first_tier(found->wasm_bytes));
+  if (!object) return std::unexpected(std::move(object).error().within(quoted(id)));
+  out.object = std::move(*object);
+  state.add_facts(out.version);
+  if (out.version.tier == wasm::Tier::kFast) state.optimise_later(found->module_digest);
+  return out;
+}
+
 // ---- the optimised tier, later --------------------------------------------------------------------------------------
 
 void Registry::State::optimise_later(const Digest& digest) {
@@ -562,7 +589,9 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
   }
   for (auto& [entry, before] : old) {
     // The image that calls begin from now, with the other code's addresses.
-    auto proto = faaslet::ProtoFaaslet::make(ready.object, before->proto->state(), before->proto->memory_pages_max());
+    Result<std::shared_ptr<const faaslet::ProtoFaaslet>> proto = nullptr;
+    if (before->proto)
+      proto = faaslet::ProtoFaaslet::make(ready.object, before->proto->state(), before->proto->memory_pages_max());
     if (!proto) {
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
@@ -574,6 +603,7 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
     const std::unique_lock lock(catalogue_mutex);
     const auto it = entry->loaded.find(before->version.number);
     if (it != entry->loaded.end() && it->second == before) it->second = std::move(after);
+    hooks.changed(before->id);
   }
 }
 

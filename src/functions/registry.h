@@ -12,6 +12,8 @@
 // Two tiers: a module of at most `fast_tier_above_bytes` is compiled optimised before publish returns. A larger one is
 // compiled by the fast tier first; one background thread then compiles it optimised, and loads from then on give the
 // better code. A failed optimised compile is logged and leaves the fast tier.
+// A function whose calls run in a process of its tenant's (HostHooks::runs_apart) has neither code nor an image here:
+// that process asks for what it needs (parts()), and initialises it.
 //
 // All methods may be called from any thread. publish and the first load of a function block while they compile; load of
 // a loaded function takes one shared lock.
@@ -40,6 +42,12 @@ struct HostHooks {
   std::function<Result<void>(const FunctionId& id, const FunctionConfig& config)> admit = [](const auto&, const auto&) {
     return Result<void>();
   };
+  // Whether calls of such a function run in a process of its tenant's.
+  std::function<bool(const FunctionId& id, const FunctionConfig& config)> runs_apart =
+      [](const auto&, const FunctionConfig& config) { return config.isolation == Isolation::kProcess; };
+  // The function has another current version, better code, or is gone. With locks of the registry held: it must not
+  // block, nor ask the registry.
+  std::function<void(const FunctionId& id)> changed = [](const auto&) {};
   // Makes ready what a function's network needs; only where its configuration has one. kInvalidArgument,
   // kPermissionDenied, kUnavailable: it cannot have that.
   std::function<Result<std::shared_ptr<const isolation::PreparedPolicy>>(const FunctionId& id,
@@ -76,6 +84,12 @@ struct PublishRequest {
   std::optional<Digest> expected_digest;  // of the current version; anything else is kAlreadyExists (If-Match)
   bool must_exist = false;                // kNotFound where it does not (If-Match: *)
   bool must_not_exist = false;            // kAlreadyExists where it does (If-None-Match: *)
+};
+
+// What another process needs to run a version.
+struct VersionParts {
+  VersionInfo version;
+  Bytes object;  // compiled, as wasm::serialize() gives it
 };
 
 struct ListQuery {
@@ -127,6 +141,10 @@ class Registry {
   Result<std::shared_ptr<const LoadedFunction>> load(const FunctionId& id, std::optional<uint64_t> number = {});
   // The same, or null where load() would have to read the store or compile. Never blocks; for threads that serve calls.
   std::shared_ptr<const LoadedFunction> find_loaded(const FunctionId& id, std::optional<uint64_t> number = {}) const;
+
+  // That version (default: the current one), for a process that runs it apart. Reads the store, and compiles where it
+  // must. kNotFound, or why it could not be had.
+  Result<VersionParts> parts(const FunctionId& id, std::optional<uint64_t> number = {});
 
   std::vector<FunctionInfo> list(const ListQuery& query) const;
   std::optional<FunctionInfo> describe(const FunctionId& id) const;

@@ -36,6 +36,8 @@ class SharedFiles {
  public:
   // Makes the directory where it is missing, and throws away what was being written when a host died.
   static Result<SharedFiles> open(std::string directory);
+  // For reading alone: what another process opened, as far as this one sees it.
+  static SharedFiles shown_at(std::string directory) { return SharedFiles(std::move(directory)); }
   SharedFiles(SharedFiles&& other) noexcept : directory_(std::move(other.directory_)) {}
 
   // Returns once the file is on the disk; true: there was none of that path. kAlreadyExists: a directory is there, or a

@@ -107,6 +107,8 @@ Response Api::describe_snapshot(const SnapshotQuery& query) {
   const FunctionId id{query.tenant, query.name};
   const auto loaded = registry_.load(id, query.version);
   if (!loaded) return problem_of(loaded.error(), query.path);
+  if (!(*loaded)->proto)
+    return problem(404, "the image of " + id.text() + " is in the process of its tenant alone", query.path);
   const auto images = registry_.images(id.tenant, id.name);
   if (!images) return problem_of(images.error(), query.path);
   const uint64_t version = (*loaded)->version.number;

@@ -96,6 +96,12 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_state_pushed_bytes_total", "counter", "Bytes of changed pages that they had.", state.pushed_bytes);
   single(out, "spore_state_fetched_bytes_total", "counter", "Bytes that came from the global tier.",
          state.fetched_bytes);
+  const worker::RunnerStats& runner = worker.runner;
+  single(out, "spore_tenant_processes", "gauge", "Processes of tenants that run.", runner.processes);
+  single(out, "spore_tenant_calls", "gauge", "Calls that they run, or that wait for one.", runner.calls);
+  single(out, "spore_tenant_processes_started_total", "counter", "Processes of tenants begun.", runner.started);
+  single(out, "spore_tenant_processes_died_total", "counter", "Of them, those that were not let end.", runner.died);
+  single(out, "spore_tenant_requests_total", "counter", "What they have asked of the host.", runner.requests);
   single(out, "spore_async_calls_queued", "gauge", "Durable calls that wait for their next attempt.", calls.queued);
   single(out, "spore_async_calls_running", "gauge", "Durable calls with an attempt under way.", calls.running);
   single(out, "spore_async_calls_dead", "gauge", "Dead letters.", calls.stored.dead);

@@ -235,6 +235,16 @@ Result<std::vector<std::string>> LocalTier::list(const std::string& tenant, cons
   return out;
 }
 
+bool LocalTier::has_unpushed() {
+  std::vector<std::shared_ptr<Replica>> replicas;  // looked at outside the lock
+  {
+    auto state = state_.lock();
+    for (const auto& [id, entry] : state->entries)
+      if (entry.replica) replicas.push_back(entry.replica);
+  }
+  return std::ranges::any_of(replicas, [](const auto& replica) { return replica->dirty(); });
+}
+
 LocalTierStats LocalTier::stats() const {
   auto state = state_.lock();
   LocalTierStats out = state->stats;

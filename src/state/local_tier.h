@@ -77,6 +77,8 @@ class LocalTier {
   // as many as have, with one byte more for each, `bytes_max` bytes (at least kKeyBytesMax + 1).
   Result<std::vector<std::string>> list(const std::string& tenant, const std::string& prefix, const std::string& after,
                                         uint64_t bytes_max, Deadline deadline);
+  // Whether anything was written here that nobody has pushed.
+  bool has_unpushed();
   LocalTierStats stats() const;
 
  private:

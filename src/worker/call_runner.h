@@ -8,6 +8,14 @@
 
 namespace spore::worker {
 
+struct RunnerStats {
+  size_t processes = 0;
+  size_t calls = 0;      // that they run, or that wait for one
+  uint64_t started = 0;  // processes, since the host began, as what follows
+  uint64_t died = 0;     // of them, those that ended by themselves, or were killed
+  uint64_t requests = 0;
+};
+
 class CallRunner {
  public:
   virtual ~CallRunner() = default;
@@ -17,6 +25,7 @@ class CallRunner {
   virtual void start(CallRequest request, Clock::time_point deadline, CallDone done) = 0;
   // Ends the call as kCancelled, later, unless it ends otherwise; must not block, and calls no `done` here.
   virtual void cancel(const functions::FunctionId& function, const CallId& id) = 0;
+  virtual RunnerStats stats() const = 0;
 };
 
 }  // namespace spore::worker

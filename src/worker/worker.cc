@@ -310,6 +310,7 @@ void Worker::end(Endings endings) {
 void Worker::drain() { state_.lock()->draining = true; }
 
 WorkerStats Worker::stats() const {
+  const RunnerStats runner = options_.runner ? options_.runner->stats() : RunnerStats{};
   auto state = state_.lock();
   return {.seats = options_.seats,
           .running = state->running,
@@ -319,7 +320,8 @@ WorkerStats Worker::stats() const {
           .parked_bytes = parked_bytes_,
           .draining = state->draining,
           .pool = pool_.stats(),
-          .state = options_.state ? options_.state->tier->stats() : state::LocalTierStats{}};
+          .state = options_.state ? options_.state->tier->stats() : state::LocalTierStats{},
+          .runner = runner};
 }
 
 // ---- running --------------------------------------------------------------------------------------------------------

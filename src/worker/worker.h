@@ -110,6 +110,7 @@ struct WorkerStats {
   bool draining = false;
   PoolStats pool;
   state::LocalTierStats state;
+  RunnerStats runner;
 
   bool idle() const { return running + waiting + parked + elsewhere == 0; }
 };
