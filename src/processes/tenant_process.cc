@@ -68,7 +68,7 @@ struct TenantProcess::Call {
   Guarded<Streaming> streaming;
 };
 
-struct TenantProcess::Life {
+struct TenantProcess::Life : std::enable_shared_from_this<Life> {
   Life(isolation::ApartProcess made, state::GlobalTier* state, const std::string& tenant, milliseconds request_max)
       : process(std::move(made)), link(std::move(process.socket), 0), tier(state, tenant, request_max) {}
   isolation::ApartProcess process;
@@ -292,6 +292,7 @@ void TenantProcess::run() {
     auto life = start_process();
     if (!life) {
       owner_.give_place();
+      if (state_.lock()->stopping) break;
       pause_before_next();
       spdlog::error("no process for tenant {}: {}", tenant_, life.error().message);
       end_all(CallStatus::kFailed, {ErrorCode::kUnavailable, "no process for tenant " + tenant_ + ": " +
@@ -375,14 +376,15 @@ Result<std::shared_ptr<TenantProcess::Life>> TenantProcess::start_process() {
       if (Clock::now() >= deadline) return fail(ErrorCode::kDeadlineExceeded, "it is not ready in time");
       if (state_.lock()->stopping) return fail(ErrorCode::kUnavailable, "the host ends");
       end_late_calls();
-      TRY(look(*life, Clock::now() + kLook));
+      if (auto looked = look(*life, Clock::now() + kLook); !looked)
+        return looked.error().code == ErrorCode::kUnavailable ? fail(ErrorCode::kUnavailable, "it ended") : looked;
     }
     return {};
   };
   const auto ready = wait();
   if (ready) return life;
   read_error(*life);
-  return fail(ready.error().code, ready.error().message + "; it " + kill(*life));
+  return fail(ready.error().code, ready.error().message + ", and " + kill(*life));
 }
 
 // Waits for something to do with the process, and does it.
@@ -480,13 +482,14 @@ void TenantProcess::end_life(const std::shared_ptr<Life>& life, const Error& why
     ++owner_.died_;
     if (Clock::now() - life->began > owner_.options_.quick_end) quick_ends_ = 0;
     pause_before_next();
-    spdlog::error("process {} of tenant {}: {}; it {}", life->process.pid, tenant_, why.message, how);
+    spdlog::error("process {} of tenant {}: {}, and {}", life->process.pid, tenant_, why.message, how);
   }
   for (const CallPtr& call : lost)
     finish(*call, stopping ? failed(call->id, CallStatus::kCancelled)
                            : failed(call->id, CallStatus::kProcessEnded,
-                                    {ErrorCode::kUnavailable,
-                                     "the process of tenant " + tenant_ + " ended while it had the call: it " + how}));
+                                    {ErrorCode::kUnavailable, "the process of tenant " + tenant_ +
+                                                                  " ended while it had the call: " + why.message +
+                                                                  ", and " + how}));
 }
 
 // ---- what the process says ------------------------------------------------------------------------------------------
@@ -570,7 +573,7 @@ Result<void> TenantProcess::take_chained(Frame frame) {
   if (!result || !function || !result->output.empty() || result->log.size() > owner_.options_.log_bytes_max + 1024)
     return breaks_protocol("the end of a chained call cannot be read");
   const auto& told = owner_.services_.hooks.ended;
-  if (!told || !owner_.services_.registry->describe(*function)) return {};
+  if (!told || !owner_.services_.registry || !owner_.services_.registry->describe(*function)) return {};
   result->id = id;
   functions::LoadedFunction named{.id = std::move(*function)};
   named.version.number = version;
@@ -585,8 +588,7 @@ Result<void> TenantProcess::take_request(Life& life, Frame frame) {
   ++owner_.asked_;
   const uint64_t id = frame.id;
   const uint64_t bytes = frame.body.size();
-  const auto self = state_.lock()->life;
-  if (!self) return breaks_protocol("a request before it is ready");
+  if (!life.ready) return breaks_protocol("a request before it is ready");
   const auto refuse = [&](std::string why) {
     post_answer(life, id, fail(ErrorCode::kResourceExhausted, std::move(why)), {});
   };
@@ -596,7 +598,7 @@ Result<void> TenantProcess::take_request(Life& life, Frame frame) {
   }
   ++life.requests;
   life.request_bytes += bytes;
-  const auto work = [this, self, id, asked = std::make_shared<Frame>(std::move(frame))]() -> Result<int64_t> {
+  const auto work = [this, self = life.shared_from_this(), id, asked = std::make_shared<Frame>(std::move(frame))]() -> Result<int64_t> {
     std::vector<UniqueFd> descriptors;
     auto answered = answer(*self, static_cast<RequestKind>(asked->body[0]), ByteSpan(asked->body).subspan(1), descriptors);
     self->request_bytes -= asked->body.size();
@@ -659,6 +661,7 @@ Result<Bytes> TenantProcess::answer(Life& life, RequestKind kind, ByteSpan argum
   const auto number = in.read<uint64_t>();
   const auto version = number ? std::optional(number) : std::nullopt;
   ASSIGN_OR_RETURN(const auto function, FunctionId::make(tenant_, name));
+  if (!owner_.services_.registry) return fail(ErrorCode::kUnavailable, "this host has no functions");
   functions::Registry& registry = *owner_.services_.registry;
   switch (kind) {
     case RequestKind::kExists: {
