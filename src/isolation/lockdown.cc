@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -89,7 +90,13 @@ const Forbidden kForbiddenOnSeats[] = {
     {SCMP_SYS(mknodat), "the same"},
 };
 
-Result<void> forbid(std::initializer_list<std::span<const Forbidden>> lists) {
+// What clone() must not be asked for: namespaces, as with unshare().
+constexpr unsigned kForbiddenToClone[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWPID,   CLONE_NEWNET,
+                                          CLONE_NEWIPC,  CLONE_NEWUTS, CLONE_NEWCGROUP};
+
+enum class Clones : uint8_t { kProcesses, kThreadsAlone };
+
+Result<void> forbid(std::initializer_list<std::span<const Forbidden>> lists, Clones clones) {
   const std::unique_ptr<void, decltype(&::seccomp_release)> filter(::seccomp_init(SCMP_ACT_ALLOW), &::seccomp_release);
   if (!filter) return fail(ErrorCode::kUnavailable, "make a filter of system calls");
   // no_new_privs is set before, where it can be; a filter must not fail for want of a right to set it itself.
@@ -97,6 +104,15 @@ Result<void> forbid(std::initializer_list<std::span<const Forbidden>> lists) {
   for (const auto list : lists)
     for (const Forbidden& forbidden : list)
       if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), forbidden.call, 0);
+  const auto forbid_clone = [&](scmp_datum_t mask, scmp_datum_t value) {
+    if (error == 0)
+      error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                                  SCMP_A0(SCMP_CMP_MASKED_EQ, mask, value));
+  };
+  for (const unsigned flag : kForbiddenToClone) forbid_clone(flag, flag);
+  if (clones == Clones::kThreadsAlone) forbid_clone(CLONE_THREAD, 0);
+  // A filter cannot see what clone3() is asked for. Where there is none, the libc uses clone().
+  if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
   if (error == 0) error = -::seccomp_load(filter.get());
   if (error != 0) return fail(ErrorCode::kUnavailable, fail_errno("filter system calls", error).error().message);
   return {};
@@ -131,8 +147,10 @@ Result<void> drop_privileges(const std::vector<int>& kept) {
   return {};
 }
 
-Result<void> forbid_system_calls() { return forbid({kForbidden}); }
+Result<void> forbid_system_calls() { return forbid({kForbidden}, Clones::kProcesses); }
 
-Result<void> forbid_system_calls_on_seat() { return forbid({kForbidden, kForbiddenOnSeats}); }
+Result<void> forbid_system_calls_on_seat() {
+  return forbid({kForbidden, kForbiddenOnSeats}, Clones::kThreadsAlone);
+}
 
 }  // namespace spore::isolation

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -100,6 +101,9 @@ TEST(Lockdown, ForbiddenCallsFailOnThisThreadAndThoseItBegins) {
               std::jthread([&] {
                 refused("ptrace", ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr));
                 refused("unshare", ::unshare(CLONE_NEWUSER));
+                for (const unsigned long flag : {CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET})
+                  refused("clone", ::syscall(SYS_clone, flag | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+                if (::syscall(SYS_clone3, nullptr, 0) != -1 || errno != ENOSYS) wrong += "clone3, ";
                 refused("process_vm_readv", ::syscall(SYS_process_vm_readv, ::getpid(), nullptr, 0, nullptr, 0, 0));
                 refused("userfaultfd", ::syscall(SYS_userfaultfd, 0));
                 refused("io_uring_setup", ::syscall(425, 1, nullptr));
@@ -125,6 +129,9 @@ TEST(Lockdown, SeatsStartNoProgram) {
                 }
                 char* const arguments[] = {nullptr};
                 if (::execve("/bin/true", arguments, arguments) != -1 || errno != EPERM) wrong = "execve";
+                if (::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr) != -1 || errno != EPERM)
+                  wrong += " clone";
+                std::jthread([] {}).join();  // threads there are
               }).join();
               const pid_t child = ::fork();
               if (child == 0) ::execl("/bin/true", "true", nullptr), ::_exit(1);
