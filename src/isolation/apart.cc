@@ -21,6 +21,8 @@ namespace {
 
 constexpr unsigned long kNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
+constexpr int kSocketBytes = 4 << 20;
+
 // Those that the broker has started, and has not been asked about since they ended.
 class Started {
  public:
@@ -76,6 +78,9 @@ Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno("socketpair");
   UniqueFd ours(ends[0]), its(ends[1]);
+  // Beyond what a process may ask for itself: a large input then takes fewer turns.
+  for (const UniqueFd* end : {&ours, &its})
+    ::setsockopt(end->get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof(kSocketBytes));
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
   UniqueFd said(ends[0]), says(ends[1]);
   const long pid = ::syscall(SYS_clone, kNamespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
