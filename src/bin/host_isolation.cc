@@ -78,8 +78,8 @@ Result<void> HostIsolation::start_broker() {
            return Result<isolation::BrokerReply>();
          }});
   }
-  for (auto& operation : isolation::apart_operations(
-           {.arguments = {"spore", "tenant-process"}, .processes_max = options_.processes_max}))
+  for (auto& operation :
+       isolation::apart_operations({.arguments = {"spore", "tenant-process"}, .processes_max = options_.processes_max}))
     operations.push_back(std::move(operation));
   operations.push_back({.name = "tmpfs", .run = [](ByteSpan request) -> Result<isolation::BrokerReply> {
                           ASSIGN_OR_RETURN(const auto limits, host::parse_local_layer(request));
@@ -141,10 +141,10 @@ Result<void> HostIsolation::admit(const functions::FunctionId& id, const functio
   const auto refuse = [&](const std::string& what) {
     return fail(ErrorCode::kUnavailable, id.text() + " is to run in a process of its tenant's own: " + what);
   };
-  if (const auto possible = boundaries_.check({"process"}); !possible)
-    return refuse("it " + possible.error().message);
+  if (const auto possible = boundaries_.check({"process"}); !possible) return refuse("it " + possible.error().message);
   if (config.network) return refuse("there, functions have no network");
-  if (std::ranges::find(config.require, "cpu") != config.require.end()) return refuse("there, no CPU weights are kept to");
+  if (std::ranges::find(config.require, "cpu") != config.require.end())
+    return refuse("there, no CPU weights are kept to");
   return {};
 }
 

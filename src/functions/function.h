@@ -73,7 +73,7 @@ struct FunctionConfig {
   std::vector<std::string> require;                 // boundaries that a host must enforce to run it: docs/isolation.md
   std::optional<isolation::NetworkPolicy> network;  // nothing: it has none
   Isolation isolation = Isolation::kShared;
-  StatePush push = StatePush::kExplicit;            // kOnSuccess: also at the end of a call whose exit code is 0
+  StatePush push = StatePush::kExplicit;  // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
   // As a program gets them: its own name first; "NAME=value".

@@ -51,7 +51,7 @@ std::string ObjectCache::name_of(const Digest& module_digest, const compiler::Op
 }
 
 Result<std::optional<ObjectCache::Found>> ObjectCache::read(const Digest& module_digest,
-                                                             const compiler::Options& options) const {
+                                                            const compiler::Options& options) const {
   const std::string name = name_of(module_digest, options);
   auto bytes = store_.get(name, object_bytes_max_ + kSealBytes);
   if (!bytes) {

@@ -6,8 +6,9 @@ namespace {
 uint64_t bytes_of(const CallLogEntry& entry) { return entry.log.size() + entry.detail.size(); }
 
 std::string detail_of(const worker::CallResult& result) {
-  const bool has_error =
-      result.status == worker::CallStatus::kFailed || result.status == worker::CallStatus::kProcessEnded || result.status == worker::CallStatus::kNotPushed;
+  const bool has_error = result.status == worker::CallStatus::kFailed ||
+                         result.status == worker::CallStatus::kProcessEnded ||
+                         result.status == worker::CallStatus::kNotPushed;
   return has_error ? result.error.message : result.trap.message;
 }
 }  // namespace

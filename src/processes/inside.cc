@@ -146,18 +146,17 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
     file_roots_.directories[mount.name] = {
         .path = std::string(kMountsAt) + "/" + mount.name,
         .access = mount.writable ? host::Access::kReadWrite : host::Access::kReadOnly};
-  functions_.emplace(host_, arena, setup_.tenant,
-                     [this](std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id,
-                            const functions::FunctionConfig& config)
-                         -> Result<std::shared_ptr<const faaslet::ProtoFaaslet>> {
-                       ASSIGN_OR_RETURN(auto preopens, worker::file_view(id, config, file_roots_));
-                       return host::initialise(std::move(instantiated),
-                                               {.name = id.text(),
-                                                .arguments = config.arguments(id.name),
-                                                .environment = config.environment(),
-                                                .preopens = std::move(preopens),
-                                                .timeout = milliseconds(setup_.initialise_timeout_ms)});
-                     });
+  functions_.emplace(
+      host_, arena, setup_.tenant,
+      [this](std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id,
+             const functions::FunctionConfig& config) -> Result<std::shared_ptr<const faaslet::ProtoFaaslet>> {
+        ASSIGN_OR_RETURN(auto preopens, worker::file_view(id, config, file_roots_));
+        return host::initialise(std::move(instantiated), {.name = id.text(),
+                                                          .arguments = config.arguments(id.name),
+                                                          .environment = config.environment(),
+                                                          .preopens = std::move(preopens),
+                                                          .timeout = milliseconds(setup_.initialise_timeout_ms)});
+      });
   worker::PoolOptions pool{.slots_max = std::min<size_t>(setup_.slots_max, worker::slot_limit().slots),
                            .spare_slots = 2,
                            .idle_max = setup_.idle_max,
@@ -177,29 +176,29 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                                         .functions = &*functions_},
                   [this] { ::eventfd_write(wakes_.get(), 1); });
   if (local_) local_->on_shortage([this] { worker_->drop_windows(); });
-  worker_->set_hooks(
-      {.ended =
-           [this](CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes) {
-             ByteWriter out;
-             out.write_text(function.id.name);
-             out.write(function.version.number);
-             out.write(input_bytes);
-             send_ended(FrameKind::kChained, result.id, result, out.bytes());
-           },
-       .begin_detached = [this](const FunctionId& id, std::optional<uint64_t> version, Bytes input,
-                                const std::string& once) -> Result<CallId> {
-         ByteWriter out;
-         out.write_text(id.name);
-         out.write(version.value_or(0));
-         out.write_text(once);
-         out.write_bytes(input);
-         ASSIGN_OR_RETURN(const Answer answer,
-                          host_.ask(RequestKind::kDetached, out.bytes(), Clock::now() + kHostPatience));
-         CallId call;
-         if (answer.bytes.size() != call.bytes.size()) return fail(ErrorCode::kInternal, "the host gave no call");
-         std::ranges::copy(answer.bytes, call.bytes.begin());
-         return call;
-       }});
+  worker_->set_hooks({.ended =
+                          [this](CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes) {
+                            ByteWriter out;
+                            out.write_text(function.id.name);
+                            out.write(function.version.number);
+                            out.write(input_bytes);
+                            send_ended(FrameKind::kChained, result.id, result, out.bytes());
+                          },
+                      .begin_detached = [this](const FunctionId& id, std::optional<uint64_t> version, Bytes input,
+                                               const std::string& once) -> Result<CallId> {
+                        ByteWriter out;
+                        out.write_text(id.name);
+                        out.write(version.value_or(0));
+                        out.write_text(once);
+                        out.write_bytes(input);
+                        ASSIGN_OR_RETURN(const Answer answer,
+                                         host_.ask(RequestKind::kDetached, out.bytes(), Clock::now() + kHostPatience));
+                        CallId call;
+                        if (answer.bytes.size() != call.bytes.size())
+                          return fail(ErrorCode::kInternal, "the host gave no call");
+                        std::ranges::copy(answer.bytes, call.bytes.begin());
+                        return call;
+                      }});
 }
 
 void Inside::run() {
@@ -271,8 +270,8 @@ void Inside::begin_call(Frame frame) {
   functions_->load_for_call(std::get<0>(*waits), [this, waits, began](Result<worker::FunctionSource::Function> loaded) {
     auto& [call, input_bytes, call_streams] = *waits;
     if (loaded) {
-      call.loading_us += std::max<int64_t>(
-          1, std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began).count());
+      call.loading_us +=
+          std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began).count());
       return submit(std::move(call), std::move(input_bytes), std::move(call_streams), std::move(*loaded));
     }
     CallResult result;
@@ -293,7 +292,8 @@ void Inside::submit(CallFrame head, Bytes input, std::shared_ptr<RemoteStreams> 
   request.function = std::move(function);
   request.input = std::move(input);
   request.loading = std::chrono::microseconds(head.loading_us);
-  request.timeout = std::max(milliseconds(0), std::chrono::ceil<milliseconds>(from_ns(head.deadline_ns) - Clock::now()));
+  request.timeout =
+      std::max(milliseconds(0), std::chrono::ceil<milliseconds>(from_ns(head.deadline_ns) - Clock::now()));
   request.arguments = std::move(head.arguments);
   request.environment = std::move(head.environment);
   request.priority = head.priority;
@@ -349,8 +349,7 @@ Result<void> serve_host(UniqueFd socket) {
   if (!setup.shared_files.empty())
     shown.push_back({.from = setup.shared_files, .at = std::string(kFilesAt) + "/tenants/" + setup.tenant});
   for (const Setup::Mount& mount : setup.mounts)
-    shown.push_back(
-        {.from = mount.from, .at = std::string(kMountsAt) + "/" + mount.name, .writable = mount.writable});
+    shown.push_back({.from = mount.from, .at = std::string(kMountsAt) + "/" + mount.name, .writable = mount.writable});
   TRY(isolation::confine(shown));
   TRY(isolation::drop_privileges());
   TRY(isolation::forbid_system_calls());

@@ -47,8 +47,8 @@ class Link {
   // Since when the other end has taken nothing of what is queued; nothing: none is.
   std::optional<std::chrono::steady_clock::time_point> stuck_since() const;
 
-  // One thread at a time; never waits. Nothing: no frame has come as a whole yet. `bytes_max`: of a frame's body. kUnavailable: the other end is gone;
-  // kInvalidArgument: it sent what is no frame, and which rule it broke.
+  // One thread at a time; never waits. Nothing: no frame has come as a whole yet. `bytes_max`: of a frame's body.
+  // kUnavailable: the other end is gone; kInvalidArgument: it sent what is no frame, and which rule it broke.
   Result<std::optional<Frame>> receive(uint64_t bytes_max);
 
  private:

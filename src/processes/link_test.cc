@@ -63,8 +63,14 @@ void send_raw(int fd, const Header& header, std::string_view body, int descripto
 
 TEST(Link, FramesOfAllSizesComeWholeAndInOrder) {
   Ends ends;
-  const std::vector<size_t> sizes = {0, 1, kPacketBytesMax - 25, kPacketBytesMax - 24, kPacketBytesMax - 23,
-                                     kPacketBytesMax, 3 * kPacketBytesMax + 7, 5 << 20};
+  const std::vector<size_t> sizes = {0,
+                                     1,
+                                     kPacketBytesMax - 25,
+                                     kPacketBytesMax - 24,
+                                     kPacketBytesMax - 23,
+                                     kPacketBytesMax,
+                                     3 * kPacketBytesMax + 7,
+                                     5 << 20};
   std::jthread sender([&] {
     uint64_t id = 0;
     for (const size_t size : sizes)

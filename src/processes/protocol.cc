@@ -37,9 +37,9 @@ Bytes Setup::write() const {
     out.write(number);
   out.write<uint8_t>(state);
   out.write(state_threads);
-  for (const uint64_t number : {state_bytes_max, state_values_max, state_timeout_ms, lock_lease_ms,
-                                initialise_timeout_ms, slots_max, idle_max, idle_per_function_max, idle_bytes_max,
-                                memory_left_min})
+  for (const uint64_t number :
+       {state_bytes_max, state_values_max, state_timeout_ms, lock_lease_ms, initialise_timeout_ms, slots_max, idle_max,
+        idle_per_function_max, idle_bytes_max, memory_left_min})
     out.write(number);
   out.write_text(shared_files);
   out.write<uint64_t>(mounts.size());

@@ -42,8 +42,8 @@ class RemoteFunctions final : public worker::FunctionSource {
 
  private:
   struct Loaded {
-    uint64_t generation = 0;             // how often it was forgotten
-    std::optional<uint64_t> current;     // the number of the current version, where it is known
+    uint64_t generation = 0;          // how often it was forgotten
+    std::optional<uint64_t> current;  // the number of the current version, where it is known
     std::map<uint64_t, Function> versions;
   };
   struct State {

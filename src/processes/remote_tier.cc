@@ -73,7 +73,8 @@ class RemoteSnapshot final : public state::Snapshot {
 }  // namespace
 
 Result<Bytes> RemoteTier::ask(const std::string& tenant, RequestKind kind, ByteWriter arguments, Deadline deadline) {
-  if (tenant != tenant_) return fail(ErrorCode::kPermissionDenied, "this process has the state of " + tenant_ + " alone");
+  if (tenant != tenant_)
+    return fail(ErrorCode::kPermissionDenied, "this process has the state of " + tenant_ + " alone");
   ASSIGN_OR_RETURN(Answer answer, host_.ask(kind, arguments.bytes(), deadline));
   return std::move(answer.bytes);
 }

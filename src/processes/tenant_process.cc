@@ -27,7 +27,7 @@ using worker::CallStatus;
 namespace {
 
 constexpr size_t kCancelledEarlyMax = 64;
-constexpr auto kLook = milliseconds(50);           // how often deadlines are looked at
+constexpr auto kLook = milliseconds(50);  // how often deadlines are looked at
 constexpr auto kBrokerPatience = milliseconds(10'000);
 constexpr auto kEndPatience = milliseconds(10'000);
 constexpr auto kSaidWindow = milliseconds(10'000);
@@ -130,13 +130,14 @@ void TenantProcess::start(worker::CallRequest request, Clock::time_point deadlin
                  .has_streams = request.streams != nullptr,
                  .arguments = std::move(request.arguments),
                  .environment = std::move(request.environment)};
-  call->frame = Frame{
-      .kind = static_cast<uint16_t>(FrameKind::kCall), .body = head.write(), .more = std::move(request.input)};
+  call->frame =
+      Frame{.kind = static_cast<uint16_t>(FrameKind::kCall), .body = head.write(), .more = std::move(request.input)};
   if (request.streams) {
     if (const int input = request.streams->input(); input >= 0) {
       call->frame->descriptors.emplace_back(::fcntl(input, F_DUPFD_CLOEXEC, 0));
       if (!call->frame->descriptors.back().valid())
-        return finish(*call, failed(call->id, CallStatus::kFailed, {ErrorCode::kResourceExhausted, "no descriptor left"}));
+        return finish(*call,
+                      failed(call->id, CallStatus::kFailed, {ErrorCode::kResourceExhausted, "no descriptor left"}));
     }
     call->streaming.lock()->streams = std::move(request.streams);
   }
@@ -295,8 +296,8 @@ void TenantProcess::run() {
       if (state_.lock()->stopping) break;
       pause_before_next();
       spdlog::error("no process for tenant {}: {}", tenant_, life.error().message);
-      end_all(CallStatus::kFailed, {ErrorCode::kUnavailable, "no process for tenant " + tenant_ + ": " +
-                                                                 life.error().message});
+      end_all(CallStatus::kFailed,
+              {ErrorCode::kUnavailable, "no process for tenant " + tenant_ + ": " + life.error().message});
       continue;
     }
     {
@@ -390,10 +391,9 @@ Result<std::shared_ptr<TenantProcess::Life>> TenantProcess::start_process() {
 // Waits for something to do with the process, and does it.
 Result<void> TenantProcess::look(Life& life, Clock::time_point until) {
   const bool blocked = life.link.flush();
-  std::array<pollfd, 3> sources{
-      {{life.link.fd(), static_cast<short>(POLLIN | (blocked ? POLLOUT : 0)), 0},
-       {life.process.standard_error.get(), POLLIN, 0},
-       {wakes_.get(), POLLIN, 0}}};
+  std::array<pollfd, 3> sources{{{life.link.fd(), static_cast<short>(POLLIN | (blocked ? POLLOUT : 0)), 0},
+                                 {life.process.standard_error.get(), POLLIN, 0},
+                                 {wakes_.get(), POLLIN, 0}}};
   if (::poll(sources.data(), sources.size(), milliseconds_until(until)) <= 0) return {};
   if (sources[2].revents) {
     eventfd_t ignored;
@@ -452,8 +452,7 @@ std::string TenantProcess::kill(Life& life) {
   ::syscall(SYS_pidfd_send_signal, life.process.pid_descriptor.get(), SIGKILL, nullptr, 0);
   pollfd ended{life.process.pid_descriptor.get(), POLLIN, 0};
   ::poll(&ended, 1, static_cast<int>(kEndPatience.count()));
-  const auto how =
-      isolation::end_of_apart(*owner_.services_.broker, life.process.pid, Clock::now() + kBrokerPatience);
+  const auto how = isolation::end_of_apart(*owner_.services_.broker, life.process.pid, Clock::now() + kBrokerPatience);
   return how ? *how : "has ended (" + how.error().message + ")";
 }
 
@@ -598,9 +597,11 @@ Result<void> TenantProcess::take_request(Life& life, Frame frame) {
   }
   ++life.requests;
   life.request_bytes += bytes;
-  const auto work = [this, self = life.shared_from_this(), id, asked = std::make_shared<Frame>(std::move(frame))]() -> Result<int64_t> {
+  const auto work = [this, self = life.shared_from_this(), id,
+                     asked = std::make_shared<Frame>(std::move(frame))]() -> Result<int64_t> {
     std::vector<UniqueFd> descriptors;
-    auto answered = answer(*self, static_cast<RequestKind>(asked->body[0]), ByteSpan(asked->body).subspan(1), descriptors);
+    auto answered =
+        answer(*self, static_cast<RequestKind>(asked->body[0]), ByteSpan(asked->body).subspan(1), descriptors);
     self->request_bytes -= asked->body.size();
     --self->requests;
     post_answer(*self, id, std::move(answered), std::move(descriptors));
@@ -696,8 +697,8 @@ Result<Bytes> TenantProcess::answer(Life& life, RequestKind kind, ByteSpan argum
         return malformed();
       if (!owner_.services_.hooks.begin_detached)
         return fail(ErrorCode::kUnavailable, "this host keeps no durable calls");
-      ASSIGN_OR_RETURN(const CallId id, owner_.services_.hooks.begin_detached(
-                                            function, version, Bytes(input.begin(), input.end()), once));
+      ASSIGN_OR_RETURN(const CallId id, owner_.services_.hooks.begin_detached(function, version,
+                                                                              Bytes(input.begin(), input.end()), once));
       return Bytes(id.bytes.begin(), id.bytes.end());
     }
     default: return malformed();

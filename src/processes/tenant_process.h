@@ -93,7 +93,7 @@ class TenantProcess {
 
   TenantProcesses& owner_;
   const std::string tenant_;
-  UniqueFd wakes_;                             // an event that ends the thread's sleep
+  UniqueFd wakes_;                            // an event that ends the thread's sleep
   std::atomic<uint64_t> frame_bytes_max_{0};  // that calls of what it has run may need
   unsigned quick_ends_ = 0;
   Clock::time_point not_before_;  // the next start

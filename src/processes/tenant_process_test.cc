@@ -1,7 +1,5 @@
 // The host against processes that do all but what they should: each is this program once more, in one of the tests of
 // HostileProcess, which the broker starts as it would start `spore tenant-process`. It takes root.
-#include "processes/tenant_processes.h"
-
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,6 +13,7 @@
 #include "isolation/apart.h"
 #include "processes/link.h"
 #include "processes/protocol.h"
+#include "processes/tenant_processes.h"
 #include "state/reference_tier.h"
 
 namespace spore::processes {
@@ -80,6 +79,7 @@ TEST(HostileProcess, DISABLED_SpeaksGarbage) {
 TEST(HostileProcess, DISABLED_SendsDescriptors) {
   Hostile self;
   self.be_ready();
+  self.wait_for_call();
   Frame with = frame(FrameKind::kReady);
   with.descriptors.emplace_back(::dup(STDIN_FILENO));
   self.send(std::move(with));
@@ -139,6 +139,7 @@ TEST(HostileProcess, DISABLED_LeavesUnasked) {
 TEST(HostileProcess, DISABLED_SendsTheHostsFrames) {
   Hostile self;
   self.be_ready();
+  self.wait_for_call();
   self.send(frame(FrameKind::kCall, {1, 2, 3}));
   self.stay();
 }
@@ -152,6 +153,7 @@ TEST(HostileProcess, DISABLED_AsksForTheImpossible) {
 TEST(HostileProcess, DISABLED_AsksWithoutListening) {
   Hostile self;
   self.be_ready();
+  self.wait_for_call();
   ByteWriter list;
   list.write<uint8_t>(static_cast<uint8_t>(RequestKind::kList));
   list.write(INT64_MAX);
@@ -223,13 +225,13 @@ class TenantProcessTest : public ::testing::Test {
   }
 
   void begin(const std::string& process, ProcessOptions options = {}) {
-    auto broker = isolation::Broker::start(isolation::apart_operations(
-        {.arguments = {"processes_test", "--gtest_also_run_disabled_tests",
-                       "--gtest_filter=HostileProcess.DISABLED_" + process}}));
+    auto broker = isolation::Broker::start(
+        isolation::apart_operations({.arguments = {"processes_test", "--gtest_also_run_disabled_tests",
+                                                   "--gtest_filter=HostileProcess.DISABLED_" + process}}));
     ASSERT_TRUE(broker) << broker.error().message;
     broker_ = std::move(*broker);
-    processes_ =
-        std::make_unique<TenantProcesses>(std::move(options), ProcessServices{.broker = broker_.get(), .state = &store_});
+    processes_ = std::make_unique<TenantProcesses>(std::move(options),
+                                                   ProcessServices{.broker = broker_.get(), .state = &store_});
   }
   void TearDown() override {
     processes_.reset();
@@ -249,7 +251,8 @@ class TenantProcessTest : public ::testing::Test {
                       [promise](CallResult result) { promise->set_value(std::move(result)); });
     return promise->get_future();
   }
-  void expect_end(const std::string& process, CallStatus status, std::string_view because, ProcessOptions options = {}) {
+  void expect_end(const std::string& process, CallStatus status, std::string_view because,
+                  ProcessOptions options = {}) {
     begin(process, std::move(options));
     if (!processes_) return;
     const CallResult result = start().get();

@@ -5,9 +5,7 @@
 namespace spore::processes {
 
 TenantProcesses::TenantProcesses(ProcessOptions options, ProcessServices services)
-    : options_(std::move(options)),
-      services_(std::move(services)),
-      requests_({.threads = options_.request_threads}) {}
+    : options_(std::move(options)), services_(std::move(services)), requests_({.threads = options_.request_threads}) {}
 
 TenantProcesses::~TenantProcesses() { stop(); }
 

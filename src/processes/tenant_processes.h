@@ -32,18 +32,18 @@ struct ProcessOptions {
   std::chrono::milliseconds pause_min{100};     // before a process is started again that ended within quick_end
   std::chrono::milliseconds pause_max{30'000};  // doubled up to this
   std::chrono::milliseconds quick_end{10'000};
-  std::chrono::milliseconds grace{10'000};      // beyond the deadline of a call, or its cancellation, to end it
-  size_t calls_max = 5'000;                     // of one tenant, waiting or running
-  uint64_t queued_bytes_max = 256ull << 20;     // of inputs on the way to one process
-  size_t requests_max = 256;                    // of one process, under way
-  uint64_t request_bytes_max = 512ull << 20;    // of all of them
-  unsigned request_threads = 8;                 // of all processes
-  unsigned seats = 2;                           // of each process
-  uint64_t log_bytes_max = 64 << 10;            // of a call
+  std::chrono::milliseconds grace{10'000};    // beyond the deadline of a call, or its cancellation, to end it
+  size_t calls_max = 5'000;                   // of one tenant, waiting or running
+  uint64_t queued_bytes_max = 256ull << 20;   // of inputs on the way to one process
+  size_t requests_max = 256;                  // of one process, under way
+  uint64_t request_bytes_max = 512ull << 20;  // of all of them
+  unsigned request_threads = 8;               // of all processes
+  unsigned seats = 2;                         // of each process
+  uint64_t log_bytes_max = 64 << 10;          // of a call
   size_t tenant_concurrency_max = 0;
   worker::ChainLimits chain;
   worker::PoolOptions pool;
-  uint64_t state_bytes_max = 1ull << 30;        // that a process holds of values
+  uint64_t state_bytes_max = 1ull << 30;  // that a process holds of values
   size_t state_values_max = 1'024;
   unsigned state_threads = 4;
   std::chrono::milliseconds state_timeout{10'000};

@@ -118,9 +118,7 @@ Result<Bytes> TierService::answer(RequestKind kind, ByteSpan arguments) {
   TRY(state::check_key(id.key));
   ByteWriter out;
   switch (kind) {
-    case RequestKind::kPin:
-      TRY(complete(in));
-      return pin(id, deadline);
+    case RequestKind::kPin: TRY(complete(in)); return pin(id, deadline);
     case RequestKind::kDescribe: {
       TRY(complete(in));
       ASSIGN_OR_RETURN(const auto manifest, tier_->describe(id, deadline));

@@ -62,7 +62,8 @@ bool read(ByteReader& in, CallResult& result) {
     *duration = std::chrono::microseconds(in.read<int64_t>());
   result.usage.memory_bytes = in.read<uint64_t>();
   return in.ok() && result.status <= CallStatus::kProcessEnded && result.trap.kind <= wasm::TrapKind::kHostCall &&
-         result.error.code >= ErrorCode::kInvalidArgument && result.error.code <= ErrorCode::kInternal && result.start <= StartKind::kWarm;
+         result.error.code >= ErrorCode::kInvalidArgument && result.error.code <= ErrorCode::kInternal &&
+         result.start <= StartKind::kWarm;
 }
 
 std::string_view to_string(CallStatus status) {
