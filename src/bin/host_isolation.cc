@@ -142,7 +142,6 @@ Result<void> HostIsolation::admit(const functions::FunctionId& id, const functio
     return fail(ErrorCode::kUnavailable, id.text() + " is to run in a process of its tenant's own: " + what);
   };
   if (const auto possible = boundaries_.check({"process"}); !possible) return refuse("it " + possible.error().message);
-  if (config.network) return refuse("there, functions have no network");
   if (std::ranges::find(config.require, "cpu") != config.require.end())
     return refuse("there, no CPU weights are kept to");
   return {};

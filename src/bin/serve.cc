@@ -341,6 +341,8 @@ Result<void> serve(const ServeOptions& options) {
                                        {.broker = isolation->broker(),
                                         .registry = registry.get(),
                                         .state = &state,
+                                        .network = isolation->network(),
+                                        .resolver = isolation->resolver(),
                                         .file_roots = file_roots,
                                         .hooks = chain_hooks});
   apart = &processes;

@@ -25,6 +25,7 @@
 #include "state/local_tier.h"
 #include "state/locks.h"
 #include "state/window_tracker.h"
+#include "worker/call_network.h"
 #include "worker/worker.h"
 
 namespace spore::processes {
@@ -78,6 +79,45 @@ class RemoteStreams final : public worker::StreamedCall {
   UniqueFd output_;
 };
 
+// The network of a call, which the host has: sockets come from there.
+class RemoteNetwork final : public host::Network {
+ public:
+  RemoteNetwork(HostLine& host, uint64_t number, std::string function, uint64_t version,
+                std::optional<isolation::IpAddress> resolver)
+      : host_(host), number_(number), function_(std::move(function)), version_(version), resolver_(resolver) {}
+  ~RemoteNetwork() override {
+    if (!taken_) return;
+    ByteWriter out;
+    out.write(number_);
+    host_.tell(RequestKind::kEndNetwork, out.bytes());
+  }
+
+  Result<UniqueFd> socket(int family, int type) override {
+    taken_ = true;
+    ByteWriter out;
+    out.write_text(function_);
+    out.write(version_);
+    out.write(number_);
+    out.write<int32_t>(family);
+    out.write<int32_t>(type);
+    ASSIGN_OR_RETURN(Answer answer, host_.ask(RequestKind::kSocket, out.bytes(), Clock::now() + kHostPatience));
+    if (answer.descriptors.size() != 1) return fail(ErrorCode::kInternal, "the host gave no socket");
+    return std::move(answer.descriptors.front());
+  }
+  std::vector<sockaddr_storage> resolvers() const override {
+    if (!resolver_) return {};
+    return {worker::resolver_at(*resolver_)};
+  }
+
+ private:
+  HostLine& host_;
+  const uint64_t number_;
+  const std::string function_;
+  const uint64_t version_;
+  const std::optional<isolation::IpAddress> resolver_;
+  bool taken_ = false;
+};
+
 class Inside {
  public:
   Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& arena);
@@ -105,7 +145,8 @@ class Inside {
   std::optional<functions::SharedFiles> shared_files_;
   worker::FileRoots file_roots_;
   std::optional<RemoteFunctions> functions_;
-  UniqueFd wakes_;  // a semaphore: so many calls may run
+  std::atomic<uint64_t> networks_{0};  // numbers of them
+  UniqueFd wakes_;                     // a semaphore: so many calls may run
   std::optional<worker::Worker> worker_;
   std::mutex reading_;
 };
@@ -173,6 +214,12 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                                         .pool = std::move(pool),
                                         .file_roots = file_roots_,
                                         .state = setup_.state ? &state_services_ : nullptr,
+                                        .make_network =
+                                            [this](const functions::LoadedFunction& function) {
+                                              return std::make_shared<RemoteNetwork>(
+                                                  host_, ++networks_, function.id.name, function.version.number,
+                                                  setup_.resolver);
+                                            },
                                         .functions = &*functions_},
                   [this] { ::eventfd_write(wakes_.get(), 1); });
   if (local_) local_->on_shortage([this] { worker_->drop_windows(); });

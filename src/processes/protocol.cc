@@ -41,6 +41,10 @@ Bytes Setup::write() const {
        {state_bytes_max, state_values_max, state_timeout_ms, lock_lease_ms, initialise_timeout_ms, slots_max, idle_max,
         idle_per_function_max, idle_bytes_max, memory_left_min})
     out.write(number);
+  out.write<uint8_t>(resolver.has_value());
+  const isolation::IpAddress address = resolver.value_or(isolation::IpAddress{});
+  out.write<uint8_t>(address.v6);
+  for (const uint8_t byte : address.bytes) out.write(byte);
   out.write_text(shared_files);
   out.write<uint64_t>(mounts.size());
   for (const Mount& mount : mounts) {
@@ -71,6 +75,11 @@ std::optional<Setup> Setup::parse(ByteSpan bytes) {
                            &out.initialise_timeout_ms, &out.slots_max, &out.idle_max, &out.idle_per_function_max,
                            &out.idle_bytes_max, &out.memory_left_min})
     *number = in.read<uint64_t>();
+  const bool has_resolver = in.read<uint8_t>() != 0;
+  isolation::IpAddress address;
+  address.v6 = in.read<uint8_t>() != 0;
+  for (uint8_t& byte : address.bytes) byte = in.read<uint8_t>();
+  if (has_resolver) out.resolver = address;
   out.shared_files = in.read_text();
   const uint64_t mounts = in.read_count(8 + 8 + 1);
   for (uint64_t i = 0; i < mounts; ++i) {

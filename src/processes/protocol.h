@@ -66,8 +66,10 @@ enum class RequestKind : uint8_t {
   kDetached,     // a durable call
   kHoldInput,    // of a call's stream
   kBeginOutput,  // the same: a descriptor
+  kSocket,       // in the network of a call, which is taken for the first: a descriptor
+  kEndNetwork,   // gives it back
 };
-constexpr RequestKind kRequestKindMax = RequestKind::kBeginOutput;
+constexpr RequestKind kRequestKindMax = RequestKind::kEndNetwork;
 
 constexpr uint64_t kRequestBytesMax = 256ull << 20;  // of one: a push; more must be pushed in parts
 constexpr uint64_t kReadBytesMax = 1 << 20;          // of one kRead
@@ -94,7 +96,8 @@ struct Setup {
   uint64_t idle_per_function_max = 0;
   uint64_t idle_bytes_max = 0;
   uint64_t memory_left_min = 0;
-  std::string shared_files;  // the directory of the tenant's own; "": there are none
+  std::optional<isolation::IpAddress> resolver;  // of functions that have a network
+  std::string shared_files;                      // the directory of the tenant's own; "": there are none
   struct Mount {
     std::string name;
     std::string from;

@@ -74,6 +74,8 @@ struct TenantProcess::Life : std::enable_shared_from_this<Life> {
   isolation::ApartProcess process;
   Link link;
   TierService tier;
+  // Of its calls that have opened a socket, by numbers of the process's.
+  Guarded<std::unordered_map<uint64_t, isolation::NetworkLease>> networks;
   const Clock::time_point began = Clock::now();
   bool ready = false;
   bool leaves = false;
@@ -350,7 +352,8 @@ Setup TenantProcess::setup() const {
             .idle_max = options.pool.idle_per_tenant_max,
             .idle_per_function_max = options.pool.idle_per_function_max,
             .idle_bytes_max = options.pool.idle_bytes_max,
-            .memory_left_min = options.pool.memory_left_min};
+            .memory_left_min = options.pool.memory_left_min,
+            .resolver = owner_.services_.resolver};
   const worker::FileRoots& roots = owner_.services_.file_roots;
   if (roots.shared_files)
     if (const auto directory = roots.shared_files->directory_of(tenant_, "")) {
@@ -625,6 +628,29 @@ void TenantProcess::post_answer(Life& life, uint64_t id, Result<Bytes> answered,
   wake();
 }
 
+// A network is as its function's policy says, for whichever of the tenant's functions the process asks.
+Result<UniqueFd> TenantProcess::open_socket(Life& life, uint64_t network, const FunctionId& function,
+                                            std::optional<uint64_t> version, int family, int type) {
+  isolation::NetworkPool* const pool = owner_.services_.network;
+  if (!pool) return fail(ErrorCode::kUnavailable, "this host has no networks");
+  auto networks = life.networks.lock();
+  auto lease = networks->find(network);
+  if (lease == networks->end()) {
+    if (networks->size() >= owner_.options_.networks_max)
+      return fail(ErrorCode::kResourceExhausted, "as many networks are in use as may be");
+    networks.lock().unlock();
+    ASSIGN_OR_RETURN(const auto loaded, owner_.services_.registry->load(function, version));
+    if (!loaded->network) return fail(ErrorCode::kPermissionDenied, function.text() + " has no network");
+    ASSIGN_OR_RETURN(auto taken, pool->take(loaded->network));
+    networks.lock().lock();
+    lease = networks->try_emplace(network, std::move(taken)).first;
+  }
+  ASSIGN_OR_RETURN(auto socket, lease->second.socket(family, type));
+  // The process has the limit of sockets, and knows which of them are closed; one that does not keep to it runs into
+  // those of its namespace.
+  return std::move(socket).release();
+}
+
 Result<Bytes> TenantProcess::answer(Life& life, RequestKind kind, ByteSpan arguments,
                                     std::vector<UniqueFd>& descriptors) {
   if (kind <= RequestKind::kUnlock) return life.tier.answer(kind, arguments);
@@ -658,6 +684,17 @@ Result<Bytes> TenantProcess::answer(Life& life, RequestKind kind, ByteSpan argum
     }
     default: break;
   }
+  if (kind == RequestKind::kEndNetwork) {
+    const auto network = in.read<uint64_t>();
+    if (!in.ok() || !in.at_end()) return malformed();
+    std::optional<isolation::NetworkLease> released;  // outside the lock
+    auto networks = life.networks.lock();
+    if (const auto found = networks->find(network); found != networks->end()) {
+      released.emplace(std::move(found->second));
+      networks->erase(found);
+    }
+    return Bytes();
+  }
   const std::string name = in.read_text();
   const auto number = in.read<uint64_t>();
   const auto version = number ? std::optional(number) : std::nullopt;
@@ -689,6 +726,15 @@ Result<Bytes> TenantProcess::answer(Life& life, RequestKind kind, ByteSpan argum
                                  .module_digest = parts.version.module_digest,
                                  .config = config_to_json(config),
                                  .object_bytes = parts.object.size()});
+    }
+    case RequestKind::kSocket: {
+      const auto network = in.read<uint64_t>();
+      const auto family = in.read<int32_t>();
+      const auto type = in.read<int32_t>();
+      if (!in.ok() || !in.at_end()) return malformed();
+      ASSIGN_OR_RETURN(auto socket, open_socket(life, network, function, version, family, type));
+      descriptors.push_back(std::move(socket));
+      return Bytes();
     }
     case RequestKind::kDetached: {
       const std::string once = in.read_text();

@@ -89,6 +89,8 @@ class TenantProcess {
   Result<void> take_request(Life& life, Frame frame);
   // On a thread for requests.
   Result<Bytes> answer(Life& life, RequestKind kind, ByteSpan arguments, std::vector<UniqueFd>& descriptors);
+  Result<UniqueFd> open_socket(Life& life, uint64_t network, const functions::FunctionId& function,
+                               std::optional<uint64_t> version, int family, int type);
   void post_answer(Life& life, uint64_t id, Result<Bytes> answered, std::vector<UniqueFd> descriptors);
 
   TenantProcesses& owner_;

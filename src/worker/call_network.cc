@@ -20,19 +20,23 @@ Result<UniqueFd> CallNetwork::socket(int family, int type) {
   return std::move(socket).release();
 }
 
-std::vector<sockaddr_storage> CallNetwork::resolvers() const {
-  if (!resolver_) return {};
+sockaddr_storage resolver_at(const isolation::IpAddress& resolver) {
   sockaddr_storage out{};
-  if (resolver_->v6) {
+  if (resolver.v6) {
     sockaddr_in6 address{.sin6_family = AF_INET6, .sin6_port = htons(kDnsPort)};
-    std::memcpy(&address.sin6_addr, resolver_->bytes.data(), sizeof(address.sin6_addr));
+    std::memcpy(&address.sin6_addr, resolver.bytes.data(), sizeof(address.sin6_addr));
     std::memcpy(&out, &address, sizeof(address));
   } else {
     sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(kDnsPort)};
-    std::memcpy(&address.sin_addr, resolver_->bytes.data(), sizeof(address.sin_addr));
+    std::memcpy(&address.sin_addr, resolver.bytes.data(), sizeof(address.sin_addr));
     std::memcpy(&out, &address, sizeof(address));
   }
-  return {out};
+  return out;
+}
+
+std::vector<sockaddr_storage> CallNetwork::resolvers() const {
+  if (!resolver_) return {};
+  return {resolver_at(*resolver_)};
 }
 
 }  // namespace spore::worker

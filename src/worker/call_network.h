@@ -10,6 +10,9 @@
 
 namespace spore::worker {
 
+// Where a resolver's address is asked: its port 53.
+sockaddr_storage resolver_at(const isolation::IpAddress& resolver);
+
 class CallNetwork final : public host::Network {
  public:
   // The pool outlives it.

@@ -404,8 +404,11 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.output_held_max = kOutputHeldMax;
   }
   setup.limits.log_bytes_max = options_.log_bytes_max;
-  if (config.network && function.network && options_.network) {
+  if (config.network && options_.make_network)
+    setup.network = options_.make_network(function);
+  else if (config.network && function.network && options_.network)
     setup.network = std::make_shared<CallNetwork>(*options_.network, function.network, options_.resolver);
+  if (setup.network) {
     setup.limits.sockets_max = config.network->sockets_max;
   }
   setup.state_services = options_.state;

@@ -83,6 +83,8 @@ struct WorkerOptions {
   isolation::CpuGroups* cpu_groups =
       nullptr;                                // outlives the worker; for attached threads; null: no weights are kept to
   isolation::NetworkPool* network = nullptr;  // outlives the worker; null: calls have no network
+  // In the place of `network`: of a call of a function that has one. Any thread.
+  std::function<std::shared_ptr<host::Network>(const functions::LoadedFunction&)> make_network;
   std::optional<isolation::IpAddress> resolver;  // that their names are looked up with; nothing: none are
   functions::Registry* registry = nullptr;       // outlives the worker; null: calls can only call their own function
   FunctionSource* functions = nullptr;           // in the place of that; the same

@@ -378,9 +378,9 @@ class Refusals(SystemTest):
             self.assertIn("CAP_SYS_ADMIN", document["detail"])
             return
         self.assertIn(b"process: enforced", host.ask("GET", "/readyz").body)
-        document = self.assertProblem(host.configure("t/noop", isolation="process", network={"internet": True}), 503,
+        document = self.assertProblem(host.configure("t/noop", isolation="process", require=["cpu"]), 503,
                                       "unavailable")
-        self.assertIn("no network", document["detail"])
+        self.assertIn("CPU weights", document["detail"])
         # Initialisers run in the process, and nowhere else.
         bad = '(module (func (export "_initialize") unreachable) (func (export "spore_call")))'
         self.published("t/bad", '(module (func (export "spore_call")))', host)
