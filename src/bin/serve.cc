@@ -62,6 +62,7 @@ struct ServeOptions {
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = cores();
+  std::vector<std::string> precise_clocks;
   bool preempt = true;
   IsolationOptions isolation;
   size_t queue_max = 10'000;
@@ -319,6 +320,7 @@ Result<void> serve(const ServeOptions& options) {
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .precise_clocks = {options.precise_clocks.begin(), options.precise_clocks.end()},
                          .preempt = options.preempt,
                          .tenant_concurrency_max = options.tenant_concurrency_max,
                          .chain = chain,
@@ -445,6 +447,9 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--networks-ready", options->isolation.networks_ready, "Networks prepared ahead")->check(CLI::Range(0, 1'000));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
+  add("--precise-clock", options->precise_clocks,
+      "A tenant whose functions may tell nanoseconds; others tell microseconds")
+      ->type_name("TENANT");
   add("--tenant-concurrency", options->tenant_concurrency_max,
       "Calls of one tenant that run at once; 0: as many as there are seats")
       ->check(CLI::Range(0, 1'000'000));

@@ -509,6 +509,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.deadline = job.deadline;
   if (config.cpu_ms) setup.cpu_time_max = std::chrono::milliseconds(config.cpu_ms);
   setup.cpu_quota = function.cpu_quota.get();
+  if (options_.precise_clocks.contains(function.id.tenant)) setup.clock_step_ns = 1;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
   job.start = StartKind::kWarm;

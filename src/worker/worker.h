@@ -35,6 +35,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <thread>
 #include <unordered_map>
@@ -77,6 +78,7 @@ struct WorkerOptions {
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
+  std::set<std::string> precise_clocks;    // tenants that may tell nanoseconds; others tell microseconds
   bool preempt = true;                     // whether calls that compute for long make way for others
   size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
   ChainLimits chain;
