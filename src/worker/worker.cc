@@ -65,6 +65,7 @@ Worker::Attachment::Attachment(Worker& worker)
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
   ask_for_short_time_slices();
+  ::pthread_setname_np(::pthread_self(), "spore-seat");
   isolation::CpuGroup* const group = cpu_group_;
   if (!group) return;
   ::pthread_getcpuclockid(::pthread_self(), &cpu_clock_);
