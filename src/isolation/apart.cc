@@ -104,11 +104,23 @@ Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
   return reply;
 }
 
-Result<BrokerReply> end_of_one(ByteSpan request, Started& started) {
+Result<pid_t> one_of(ByteSpan request, const Started& started) {
   ByteReader in(request);
   const pid_t pid = in.read<int32_t>();
   if (!in.ok() || !in.at_end() || !started.has(pid))
     return fail(ErrorCode::kInvalidArgument, "no process of a tenant has that number");
+  return pid;
+}
+
+// It is there, at least as what nobody has waited for: its number is no other's.
+Result<BrokerReply> kill_one(ByteSpan request, const Started& started) {
+  ASSIGN_OR_RETURN(const pid_t pid, one_of(request, started));
+  ::kill(pid, SIGKILL);
+  return BrokerReply();
+}
+
+Result<BrokerReply> end_of_one(ByteSpan request, Started& started) {
+  ASSIGN_OR_RETURN(const pid_t pid, one_of(request, started));
   int status = 0;
   const pid_t ended = ::waitpid(pid, &status, WNOHANG);
   if (ended == 0) return fail(ErrorCode::kFailedPrecondition, "the process still runs");
@@ -143,6 +155,7 @@ std::vector<BrokerOperation> apart_operations(ApartProgram program) {
                    return request.empty() ? start_one(program, *started)
                                           : fail(ErrorCode::kInvalidArgument, "a process starts without a request");
                  }});
+  out.push_back({.name = "apart_kill", .run = [started](ByteSpan request) { return kill_one(request, *started); }});
   out.push_back({.name = "apart_ended", .run = [started](ByteSpan request) { return end_of_one(request, *started); }});
   return out;
 }
@@ -156,6 +169,12 @@ Result<ApartProcess> start_apart(Broker& broker, Broker::Clock::time_point deadl
   out.socket = std::move(reply.descriptors[1]);
   out.standard_error = std::move(reply.descriptors[2]);
   return out;
+}
+
+Result<void> kill_apart(Broker& broker, pid_t pid, Broker::Clock::time_point deadline) {
+  ByteWriter request;
+  request.write(static_cast<int32_t>(pid));
+  return broker.post("apart_kill", request.bytes(), deadline);
 }
 
 Result<std::string> end_of_apart(Broker& broker, pid_t pid, Broker::Clock::time_point deadline) {

@@ -24,19 +24,21 @@ struct ApartProgram {
   std::vector<std::string> arguments;   // the first is its name. It has no environment
   size_t processes_max = 64;            // at once
 };
-// The broker's part: "apart" and "apart_ended". What it has started ends with it.
+// The broker's part: "apart", "apart_kill" and "apart_ended". What it has started ends with it.
 std::vector<BrokerOperation> apart_operations(ApartProgram program);
 
 constexpr int kApartSocket = 3;  // where the process finds it: of packets in order (SOCK_SEQPACKET)
 
 struct ApartProcess {
   pid_t pid = 0;
-  UniqueFd pid_descriptor;  // readable once it has ended; it can be killed by it
+  UniqueFd pid_descriptor;  // readable once it has ended
   UniqueFd socket;
   UniqueFd standard_error;  // what it says there, to be read
 };
 // Any thread. kResourceExhausted: there are as many as there may be; kUnavailable: the kernel refuses.
 Result<ApartProcess> start_apart(Broker& broker, Broker::Clock::time_point deadline);
+// Kills it, where it has not ended. Does not wait for that; an error: the broker has ended, and so will the process.
+Result<void> kill_apart(Broker& broker, pid_t pid, Broker::Clock::time_point deadline);
 // How it ended, in words, as "was killed by signal 9"; after this it is forgotten. kFailedPrecondition: it still runs.
 Result<std::string> end_of_apart(Broker& broker, pid_t pid, Broker::Clock::time_point deadline);
 

@@ -209,6 +209,8 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                                         .queue_max = setup_.queue_max,
                                         .queue_per_tenant_max = setup_.queue_max,
                                         .log_bytes_max = setup_.log_bytes_max,
+                                        .precise_clocks = setup_.precise_clock ? std::set{setup_.tenant} : std::set<std::string>(),
+                                        .preempt = setup_.preempt,
                                         .tenant_concurrency_max = setup_.tenant_concurrency_max,
                                         .chain = setup_.chain,
                                         .pool = std::move(pool),
@@ -250,12 +252,12 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
 
 void Inside::run() {
   std::vector<std::jthread> threads;
-  for (unsigned i = 0; i < setup_.seats + 1; ++i) threads.emplace_back([this] { serve(); });
+  for (unsigned i = 0; i < setup_.seats + 2; ++i) threads.emplace_back([this] { serve(); });
   CHECK(host_.link().send({.kind = static_cast<uint16_t>(FrameKind::kReady)}).has_value());
 }
 
 void Inside::serve() {
-  if (const auto forbidden = isolation::forbid_system_calls_on_seat(); !forbidden)
+  if (const auto forbidden = isolation::allow_system_calls_of_a_seat(); !forbidden)
     spdlog::error("a thread that runs guests can start programs: {}", forbidden.error().message);
   const worker::Worker::Attachment attachment(*worker_);
   for (;;) serve_one();

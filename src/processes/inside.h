@@ -4,8 +4,8 @@
 //                     `-----> functions, loaded from what the host gives (parts), initialised here
 //
 // The threads that are attached to the worker also read the link, one at a time, as those of the gateway do with their
-// connections: a call runs on the thread that has read it. There is one more than there are seats, so one is always
-// left to read answers and cancellations.
+// connections: a call runs on the thread that has read it. There are two more than there are seats, one of which can be
+// borrowed, so one is always left to read answers and cancellations.
 #pragma once
 
 #include "base/fd.h"

@@ -35,7 +35,7 @@ Bytes Setup::write() const {
        {uint64_t{chain.depth_max}, uint64_t{chain.children_max}, uint64_t{chain.tree_calls_max}, chain.tree_bytes_max,
         chain.input_bytes_max, uint64_t{chain.graphs_max}, uint64_t{chain.graph_calls_max}})
     out.write(number);
-  out.write<uint8_t>(state);
+  for (const bool is : {precise_clock, preempt, state}) out.write<uint8_t>(is);
   out.write(state_threads);
   for (const uint64_t number :
        {state_bytes_max, state_values_max, state_timeout_ms, lock_lease_ms, initialise_timeout_ms, slots_max, idle_max,
@@ -69,7 +69,7 @@ std::optional<Setup> Setup::parse(ByteSpan bytes) {
   out.chain.input_bytes_max = in.read<uint64_t>();
   out.chain.graphs_max = in.read<uint64_t>();
   out.chain.graph_calls_max = in.read<uint64_t>();
-  out.state = in.read<uint8_t>() != 0;
+  for (bool* is : {&out.precise_clock, &out.preempt, &out.state}) *is = in.read<uint8_t>() != 0;
   out.state_threads = in.read<unsigned>();
   for (uint64_t* number : {&out.state_bytes_max, &out.state_values_max, &out.state_timeout_ms, &out.lock_lease_ms,
                            &out.initialise_timeout_ms, &out.slots_max, &out.idle_max, &out.idle_per_function_max,

@@ -83,6 +83,8 @@ struct Setup {
   uint64_t queue_max = 0;
   uint64_t log_bytes_max = 64 << 10;
   uint64_t tenant_concurrency_max = 0;
+  bool precise_clock = false;
+  bool preempt = true;
   worker::ChainLimits chain;
   bool state = false;
   uint64_t state_bytes_max = 0;

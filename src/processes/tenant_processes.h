@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "base/guarded.h"
@@ -42,6 +43,8 @@ struct ProcessOptions {
   unsigned seats = 2;                         // of each process
   uint64_t log_bytes_max = 64 << 10;          // of a call
   size_t tenant_concurrency_max = 0;
+  std::set<std::string> precise_clocks;  // tenants
+  bool preempt = true;
   worker::ChainLimits chain;
   worker::PoolOptions pool;
   uint64_t state_bytes_max = 1ull << 30;  // that a process holds of values

@@ -10,6 +10,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/time_slice.h"
 #include "host/run.h"
 #include "worker/call_network.h"
 
@@ -20,9 +21,30 @@ using std::chrono::microseconds;
 
 namespace {
 
-constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go to a stream
+constexpr std::chrono::milliseconds kAskAgain(1);     // those that are to make way and have not
+constexpr std::chrono::milliseconds kBorrowedMax(1);  // then somebody must make way
+constexpr uint64_t kOutputHeldMax = 256 << 10;        // of a call whose output can go to a stream
 
 thread_local Worker::Attachment* attached_here = nullptr;
+
+// A call that has a core for longer than this has it only as far as the rest of the host does not want it: whoever
+// wakes up for a moment, as the gateway's threads do, has it at once. Those of functions that are usually shorter by
+// far are looked at later.
+constexpr std::chrono::nanoseconds kComputesAfter = std::chrono::milliseconds(1);
+constexpr std::chrono::nanoseconds kComputesAfterLater = std::chrono::milliseconds(5);
+// Where the rest of the host leaves such a call less than this part, it counts as one of them, until the next look.
+constexpr std::chrono::milliseconds kLookForCore(10);
+constexpr int kCorePart = 4;
+
+bool likely_computes(const Job& job) {
+  return job.rank.stage == Rank::Stage::kLong ||
+         job.request.function->history->usual_ns.load(std::memory_order_relaxed) > kComputesAfter.count();
+}
+
+Clock::time_point computes_at(const Job& job) {
+  const int64_t usual = job.request.function->history->usual_ns.load(std::memory_order_relaxed);
+  return job.seated_at + (usual >= 0 && usual < kComputesAfter.count() / 4 ? kComputesAfterLater : kComputesAfter);
+}
 
 CallResult refused(const CallId& id, CallStatus status) {
   CallResult result;
@@ -42,8 +64,13 @@ Worker::Attachment::Attachment(Worker& worker)
   CHECK(attached_here == nullptr);
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
-  if (!cpu_group_) return;
-  if (const auto entered = cpu_group_->enter(); !entered) lose_cpu_group(entered.error());
+  ask_for_short_time_slices();
+  ::pthread_setname_np(::pthread_self(), "spore-seat");
+  isolation::CpuGroup* const group = cpu_group_;
+  if (!group) return;
+  ::pthread_getcpuclockid(::pthread_self(), &cpu_clock_);
+  const auto entered = group->enter();
+  if (!entered) lose_cpu_group(entered.error());
 }
 
 Worker::Attachment::~Attachment() {
@@ -51,9 +78,32 @@ Worker::Attachment::~Attachment() {
   attached_here = nullptr;
 }
 
-void Worker::Attachment::set_cpu_weight(uint64_t weight) {
-  if (!cpu_group_) return;
-  if (const auto set = cpu_group_->set_weight(static_cast<uint32_t>(weight)); !set) lose_cpu_group(set.error());
+void Worker::Attachment::tune(uint64_t weight, bool computes) {
+  isolation::CpuGroup* const group = cpu_group_;
+  if (!group) return;
+  auto set = group->set_weight(static_cast<uint32_t>(weight));
+  if (set) set = group->set_idle(computes);
+  if (!set) lose_cpu_group(set.error());
+}
+
+std::chrono::nanoseconds Worker::Attachment::cpu_time() const {
+  timespec time{};
+  ::clock_gettime(cpu_clock_, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+// Of a call that has its seat for a while. When to look again.
+Clock::time_point Worker::Attachment::look_for_core(Clock::time_point now) {
+  if (!cpu_group_) return Clock::time_point::max();
+  const auto since = std::max(running_.looked_at, running_.job->seated_at);
+  const auto due = running_.looked_at > running_.job->seated_at ? since + kLookForCore : computes_at(*running_.job);
+  if (now < due) return due;
+  const auto used = cpu_time();
+  const bool starved = running_.looked_at > running_.job->seated_at && used - running_.used < (now - since) / kCorePart;
+  tune(running_.job->request.function->version.config.cpu_weight, !starved);
+  running_.looked_at = now;
+  running_.used = used;
+  return now + kLookForCore;
 }
 
 void Worker::Attachment::lose_cpu_group(const Error& error) {
@@ -131,14 +181,24 @@ void Worker::submit(CallRequest request, CallDone done) {
       leaving = leave_here(*state, std::move(job));
     } else if (here && !here->running_.job && state->running < options_.seats && !state->queue.has_ready() &&
                state->queue.enter(*job)) {
-      occupy(*state, *here, *job);
+      occupy(*state, *here, *job, now);
     } else {
       here = nullptr;
       refusal = refusal_of(*state, job->tenant(), job->waiting_bytes());
       if (!refusal) {
-        watch(*state, job->deadline);
-        state->queue.add(std::move(job));
-        wake = state->running < options_.seats && state->queue.has_ready();
+        Job& added = *job;
+        enqueue(*state, std::move(job), now);
+        here = current_attachment();
+        if (here && may_borrow(*state, *here, added, now)) {
+          job = state->queue.take(added);
+          state->borrowed_at = now;
+          occupy(*state, *here, *job, now);
+          watch(*state, now + kBorrowedMax);
+        } else {
+          here = nullptr;
+          wake = state->running < options_.seats && state->queue.has_ready();
+          if (!wake) watch(*state, make_way(*state, now));
+        }
       }
     }
   }
@@ -180,6 +240,11 @@ void Worker::run_elsewhere(Leaving leaving) {
   options_.runner->start(std::move(request), deadline, ended);
 }
 
+void Worker::enqueue(State& state, JobPtr job, Clock::time_point now) {
+  watch_deadline(state, job->deadline);
+  state.queue.add(std::move(job), now);
+}
+
 void Worker::run_queued() {
   Attachment* here = current_attachment();
   CHECK(here != nullptr);
@@ -187,19 +252,83 @@ void Worker::run_queued() {
   {
     auto state = state_.lock();
     if (here->running_.job || state->running >= options_.seats) return;
-    job = state->queue.next();
-    if (!job) return;
-    occupy(*state, *here, *job);
+    job = seat_next(*state, *here, Clock::now());
   }
-  run(*here, std::move(job));
+  if (job) run(*here, std::move(job));
 }
 
-void Worker::occupy(State& state, Attachment& here, Job& job) {
+// ---- seats ----------------------------------------------------------------------------------------------------------
+
+void Worker::occupy(State& state, Attachment& here, Job& job, Clock::time_point now) {
   ++state.running;
-  here.running_ = {.job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false};
+  here.running_ = {.job = &job,
+                   .generation = here.seat_.begin_call(),
+                   .timed_out = false,
+                   .cancelled = false,
+                   .preempted = {},
+                   .looked_at = {},
+                   .used = {}};
   job.place = Job::Place::kRunning;
   job.seat = &here;
-  watch(state, job.deadline);
+  state.queue.seated(job, now);
+  watch(state, here.cpu_group_ ? std::min(job.deadline, computes_at(job)) : job.deadline);
+  if (options_.preempt && state.queue.has_ready()) watch(state, state.queue.makes_way_at(job, now));
+}
+
+bool Worker::may_borrow(const State& state, const Attachment& here, const Job& job, Clock::time_point now) const {
+  return options_.preempt && !here.running_.job && state.running == options_.seats && state.queue.is_next(job) &&
+         std::ranges::any_of(state.attachments, [&](const Attachment* attachment) {
+           const Job* seated = attachment->running_.job;
+           return seated && state.queue.makes_way_at(*seated, now) <= now;
+         });
+}
+
+JobPtr Worker::seat_next(State& state, Attachment& here, Clock::time_point now) {
+  if (state.running >= options_.seats) return nullptr;
+  JobPtr job = state.queue.next();
+  if (job) occupy(state, here, *job, now);
+  return job;
+}
+
+void Worker::leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now) {
+  here.running_.job = nullptr;
+  job.place = Job::Place::kNowhere;
+  --state.running;
+  if (job.instance) job.cpu_time = job.instance->state().cpu_time_before;
+  state.queue.left_seat(job, now);
+}
+
+Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
+  auto again = Clock::time_point::max();
+  if (!options_.preempt || state.running < options_.seats) return again;
+  size_t wanted = state.queue.ready();
+  const bool borrowed = state.running > options_.seats;
+  const bool too_long = borrowed && now >= state.borrowed_at + kBorrowedMax;
+  if (too_long) wanted += state.running - options_.seats;
+  if (borrowed && !too_long) again = state.borrowed_at + kBorrowedMax;
+  if (wanted == 0) return again;
+  size_t asked = 0;
+  std::vector<Attachment*> due;
+  for (Attachment* attachment : state.attachments) {
+    const auto& running = attachment->running_;
+    if (!running.job) continue;
+    if (running.preempted && now < *running.preempted + kAskAgain) {
+      ++asked;
+      again = std::min(again, *running.preempted + kAskAgain);
+    } else if (const auto at = too_long ? now : state.queue.makes_way_at(*running.job, now); at <= now) {
+      due.push_back(attachment);
+    } else {
+      again = std::min(again, at);
+    }
+  }
+  std::ranges::sort(due, {}, [](const Attachment* attachment) { return attachment->running_.job->seated_at; });
+  for (Attachment* attachment : due) {
+    if (asked++ >= wanted) break;
+    attachment->running_.preempted = now;
+    attachment->seat_.preempt(attachment->running_.generation);
+    again = std::min(again, now + kAskAgain);
+  }
+  return again;
 }
 
 // ---- ending from outside --------------------------------------------------------------------------------------------
@@ -271,7 +400,9 @@ CallResult Worker::finish_early(Job& job, Ending& ending) {
   if (ending.result) return std::move(*ending.result);
   const bool began = job.run.has_value();
   CallResult result;
+  std::vector<faaslet::Frame> stack;
   if (began) {
+    stack = job.instance->faaslet().stack();
     result = finish(job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
   } else {
     result.id = job.request.id;
@@ -281,6 +412,8 @@ CallResult Worker::finish_early(Job& job, Ending& ending) {
   result.error = ending.error;
   result.trap.kind = wasm::TrapKind::kInterrupted;
   result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
+  if (began && job.run->wait().preempted) result.trap.message = faaslet::message_of(result.trap.kind);
+  result.trap.stack = std::move(stack);
   return result;
 }
 
@@ -295,7 +428,7 @@ void Worker::end(Endings endings) {
       auto state = state_.lock();
       state->queue.leave(job);
       result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
-      if (JobPtr parent = settle(*state, job, result, endings)) state->queue.add(std::move(parent));
+      if (JobPtr parent = settle(*state, job, result, endings)) enqueue(*state, std::move(parent), Clock::now());
       wake = state->queue.has_ready() && state->running < options_.seats;
     }
     if (wake) wake_();
@@ -328,10 +461,10 @@ WorkerStats Worker::stats() const {
 
 void Worker::run(Attachment& here, JobPtr job) {
   while (job) {
-    here.set_cpu_weight(job->request.function->version.config.cpu_weight);
+    here.tune(job->request.function->version.config.cpu_weight, likely_computes(*job));
     job = run_until_it_waits(here, std::move(job));
   }
-  here.set_cpu_weight(isolation::kCpuWeightDefault);
+  here.tune(isolation::kCpuWeightDefault, false);
 }
 
 JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
@@ -355,26 +488,31 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
   here.seat_.end_call();
   if (job->instance) pool_.give(std::move(job->instance), here.serial_);
 
-  JobPtr parent;
+  JobPtr next;
   Endings stopped;
   bool more = false;
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
-    here.running_.job = nullptr;
-    job->place = Job::Place::kNowhere;
-    --state->running;
+    const auto now = Clock::now();
+    leave_seat(*state, here, *job, now);
+    job->request.function->history->add(job->seat_time);
     state->queue.leave(*job);
-    result.duration = duration_cast<microseconds>(Clock::now() - job->submitted) + job->request.loading;
-    parent = settle(*state, *job, result, stopped);
-    if (parent) occupy(*state, here, *parent);
+    result.duration = duration_cast<microseconds>(now - job->submitted) + job->request.loading;
+    next = settle(*state, *job, result, stopped);
+    if (next && may_hand_on(*state, *next)) {
+      occupy(*state, here, *next, now);
+    } else if (next) {
+      enqueue(*state, std::move(next), now);
+      next = seat_next(*state, here, now);
+    }
     more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
   if (!stopped.empty()) end(std::move(stopped));
   if (job->parent && hooks_.ended) hooks_.ended(result, *job->request.function, job->input_bytes);
   if (job->done) job->done(std::move(result));
-  return parent;
+  return next;
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
@@ -418,6 +556,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.deadline = job.deadline;
   if (config.cpu_ms) setup.cpu_time_max = std::chrono::milliseconds(config.cpu_ms);
   setup.cpu_quota = function.cpu_quota.get();
+  if (options_.precise_clocks.contains(function.id.tenant)) setup.clock_step_ns = 1;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
 
   job.start = StartKind::kWarm;
@@ -443,21 +582,30 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
     const auto& running = here.running_;
     if (running.timed_out || running.cancelled) return Park::kRefused;
     if (wait.child && job->children->woken_) return Park::kGoesOn;
-    if (!wait.child && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
+    if (!wait.child && !wait.preempted && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
       return Park::kRefused;
     if (wait.fd >= 0 && !begin_fd_wait(*state, *job, wait)) return Park::kRefused;
+    if (wait.preempted && !state->queue.has_ready() && state->running <= options_.seats) {
+      here.running_.preempted.reset();
+      return Park::kGoesOn;
+    }
+    const auto now = Clock::now();
     here.seat_.end_call();
-    here.running_.job = nullptr;
-    --state->running;
+    leave_seat(*state, here, *job, now);
+    if (wait.preempted) {
+      enqueue(*state, std::move(job), now);
+      next = seat_next(*state, here, now);
+      return Park::kParked;
+    }
     job->ready_at = wait.deadline.value_or(Clock::time_point::max());
     const auto wakes_at = job->wakes_at();
     watch(*state, wakes_at);
     if (wait.child) {
       state->queue.leave(*job);
       job->children->awaits_ = job.get();
-      if (Job* child = job->children->first_that_waits()) {
+      if (Job* child = may_hand_on(*state, *job) ? job->children->first_that_waits() : nullptr) {
         next = state->queue.take(*child);
-        occupy(*state, here, *next);
+        occupy(*state, here, *next, now);
       }
     }
     Job& parked = *job;
@@ -505,7 +653,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.queued = duration_cast<microseconds>(job.started - job.submitted);
   result.starting = job.starting;
   host::HostState& state = job.instance->state();
-  result.usage.cpu = duration_cast<microseconds>(state.cpu_time_before);
+  job.cpu_time = state.cpu_time_before;
+  result.usage.cpu = duration_cast<microseconds>(job.cpu_time);
   if (job.instance->faaslet().has_slot()) result.usage.memory_bytes = job.instance->faaslet().memory_bytes();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
@@ -564,10 +713,15 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
 
 // ---- deadlines ------------------------------------------------------------------------------------------------------
 
-void Worker::watch(State& state, Clock::time_point deadline) {
-  if (deadline >= state.watching_until) return;
-  state.watching_until = deadline;
+void Worker::watch(State& state, Clock::time_point time) {
+  if (time >= state.watching_until) return;
+  state.watching_until = time;
   ::eventfd_write(watchdog_wakes_.get(), 1);
+}
+
+void Worker::watch_deadline(State& state, Clock::time_point deadline) {
+  state.deadline = std::min(state.deadline, deadline);
+  watch(state, deadline);
 }
 
 // Sleeps until `until`, or until a parked call's descriptor is ready, or something changed. How many events there are.
@@ -588,6 +742,7 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 void Worker::watchdog_loop() {
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
+  ask_for_short_time_slices();
   auto state = state_.lock();
   while (!state->stopping) {
     size_t ready = 0;
@@ -596,7 +751,7 @@ void Worker::watchdog_loop() {
       if (waits == state->fd_waits.end()) continue;
       Job& job = *waits->second;
       end_fd_wait(*state, job);
-      state->queue.add(take_parked(*state, job));
+      enqueue(*state, take_parked(*state, job), Clock::now());
       ++ready;
     }
     const auto now = Clock::now();
@@ -607,19 +762,24 @@ void Worker::watchdog_loop() {
       if (running.job->deadline <= now) {
         running.timed_out = true;
         attachment->seat_.interrupt(running.generation);
-      } else {
-        next = std::min(next, running.job->deadline);
+        continue;
       }
+      next = std::min(next, running.job->deadline);
+      next = std::min(next, attachment->look_for_core(now));
     }
     std::vector<Job*> expired;
-    const auto look_at = [&](Job& job) {
-      if (job.deadline <= now)
-        expired.push_back(&job);
-      else
-        next = std::min(next, job.deadline);
-    };
-    state->queue.for_each(look_at);
-    std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    if (state->deadline <= now) {
+      state->deadline = Clock::time_point::max();
+      const auto look_at = [&](Job& job) {
+        if (job.deadline <= now)
+          expired.push_back(&job);
+        else
+          state->deadline = std::min(state->deadline, job.deadline);
+      };
+      state->queue.for_each(look_at);
+      std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    }
+    next = std::min(next, state->deadline);
     Endings late;
     for (Job* job : expired) {
       stop(*state, *job, late);
@@ -635,11 +795,12 @@ void Worker::watchdog_loop() {
         }
         end_fd_wait(*state, job);
         next = std::min(next, job.deadline);
-        state->queue.add(take_parked(*state, job));
+        enqueue(*state, take_parked(*state, job), now);
         ++ready;
       }
       if (!parked->empty()) next = std::min(next, parked->begin()->first);
     }
+    next = std::min(next, make_way(*state, now));
     state->watching_until = next;
     if (!late.empty() || ready) {
       state.lock().unlock();

@@ -187,7 +187,7 @@ TEST(Worker, AnEndlessCallTimesOutAndItsSeatIsFreeAgain) {
 }
 
 TEST(Worker, ACallThatWaitsTooLongNeverStarts) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   auto running = start(pool.worker, request(function(kEndless)));
   wait_until_running(pool.worker, 1);
   CallRequest late = request(function(kEcho));
@@ -200,7 +200,7 @@ TEST(Worker, ACallThatWaitsTooLongNeverStarts) {
 }
 
 TEST(Worker, WaitingCallsRunInOrderWhenASeatIsFree) {
-  Pool pool({.seats = 1}, 1);  // one thread, so that they also end in order
+  Pool pool({.seats = 1, .preempt = false}, 1);  // one thread, so that they also end in order
   CallRequest first = request(function(kEndless));
   const CallId first_id = first.id;
   auto running = start(pool.worker, std::move(first));
@@ -224,7 +224,7 @@ TEST(Worker, WaitingCallsRunInOrderWhenASeatIsFree) {
 }
 
 TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
-  Pool pool({.seats = 1, .queue_max = 3, .queue_per_tenant_max = 2, .queue_bytes_max = 100}, 1);
+  Pool pool({.seats = 1, .queue_max = 3, .queue_per_tenant_max = 2, .queue_bytes_max = 100, .preempt = false}, 1);
   auto running = start(pool.worker, request(function(kEndless)));
   wait_until_running(pool.worker, 1);
   const auto echo = function(kEcho), other = function(kEcho, {}, "other");
@@ -245,7 +245,7 @@ TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
 }
 
 TEST(Worker, CancellingEndsOneCall) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   CallRequest endless = request(function(kEndless)), waits = request(function(kEcho));
   const CallId endless_id = endless.id, waits_id = waits.id;
   auto running = start(pool.worker, std::move(endless));
@@ -260,7 +260,7 @@ TEST(Worker, CancellingEndsOneCall) {
 }
 
 TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   CallRequest endless = request(function(kEndless));
   endless.timeout = std::chrono::milliseconds(50);
   auto running = start(pool.worker, std::move(endless));
@@ -269,6 +269,37 @@ TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
   EXPECT_EQ(call(pool, request(function(kEcho))).status, CallStatus::kDraining);
   EXPECT_EQ(running.get().status, CallStatus::kTimedOut);
   EXPECT_EQ(waiting.get().status, CallStatus::kOk);
+}
+
+TEST(Worker, GuestsTellMicrosecondsUnlessTheirTenantIsTrustedWithMore) {
+  Pool pool({.seats = 1, .precise_clocks = {"trusted"}}, 1);
+  // Its output: the resolution and a hundred looks at each of the four clocks.
+  constexpr std::string_view kLooks = R"((module
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_res_get" (func $resolution (param i32 i32) (result i32)))
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "spore_call") (local $i i32)
+      (loop $again
+        (drop (call $resolution (i32.and (local.get $i) (i32.const 3)) (i32.const 0)))
+        (drop (call $time (i32.and (local.get $i) (i32.const 3)) (i64.const 1) (i32.const 8)))
+        (drop (call $write (i32.const 0) (i32.const 16)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 400)))))))";
+  const auto off_the_step = [&](std::string tenant, uint64_t resolution) {
+    const CallResult result = call(pool, request(function(kLooks, {}, std::move(tenant))));
+    EXPECT_EQ(result.output.size(), 6400u);
+    int off = 0;
+    for (size_t at = 0; at + 16 <= result.output.size(); at += 16) {
+      uint64_t values[2];
+      std::memcpy(values, result.output.data() + at, sizeof(values));
+      EXPECT_EQ(values[0], resolution);
+      off += values[1] % 1'000 != 0;
+    }
+    return off;
+  };
+  EXPECT_EQ(off_the_step("tenant", 1'000), 0);
+  EXPECT_GT(off_the_step("trusted", 1), 300);
 }
 
 TEST(Worker, ACallThatUsesUpItsCpuTimeEnds) {
