@@ -289,7 +289,12 @@ Result<void> serve(const ServeOptions& options) {
   processes::TenantProcesses* apart = nullptr;  // set before the first call can come
   const functions::HostHooks hooks{
       .check = check_entry_and_imports,
-      .admit = [&isolation](const auto& id, const auto& config) { return isolation->admit(id, config); },
+      .admit = [&isolation, &file_roots](const auto& id, const auto& config) -> Result<void> {
+        TRY(isolation->admit(id, config));
+        // Its initialisers will not run here, which would find out.
+        if (isolation->runs_apart(id, config)) TRY(worker::file_view(id, config, file_roots));
+        return {};
+      },
       .runs_apart = [&isolation](const auto& id, const auto& config) { return isolation->runs_apart(id, config); },
       .changed =
           [&apart](const auto& id) {
@@ -337,29 +342,30 @@ Result<void> serve(const ServeOptions& options) {
                                                              .key = "detached-" + to_hex(as_bytes(once))}));
         return accepted.record.id;
       }};
-  processes::TenantProcesses processes({.processes_max = options.isolation.processes_max,
-                                        .idle_max = std::chrono::seconds(options.process_idle_s),
-                                        .calls_max = options.queue_per_tenant_max,
-                                        .request_threads = options.state_threads,
-                                        .seats = options.seats,
-                                        .tenant_concurrency_max = options.tenant_concurrency_max,
-                                        .precise_clocks = {options.precise_clocks.begin(), options.precise_clocks.end()},
-                                        .preempt = options.preempt,
-                                        .chain = chain,
-                                        .pool = pool,
-                                        .state_bytes_max = options.state_tenant_mib_max << 20,
-                                        .state_values_max = options.state_values_max / 2,
-                                        .state_threads = options.state_threads,
-                                        .state_timeout = milliseconds(options.state_timeout_ms),
-                                        .lock_lease = milliseconds(options.lock_lease_ms),
-                                        .initialise_timeout = milliseconds(options.init_timeout_ms)},
-                                       {.broker = isolation->broker(),
-                                        .registry = registry.get(),
-                                        .state = &state,
-                                        .network = isolation->network(),
-                                        .resolver = isolation->resolver(),
-                                        .file_roots = file_roots,
-                                        .hooks = chain_hooks});
+  processes::TenantProcesses processes(
+      {.processes_max = options.isolation.processes_max,
+       .idle_max = std::chrono::seconds(options.process_idle_s),
+       .calls_max = options.queue_per_tenant_max,
+       .request_threads = options.state_threads,
+       .seats = options.seats,
+       .tenant_concurrency_max = options.tenant_concurrency_max,
+       .precise_clocks = {options.precise_clocks.begin(), options.precise_clocks.end()},
+       .preempt = options.preempt,
+       .chain = chain,
+       .pool = pool,
+       .state_bytes_max = std::min(options.state_tenant_mib_max, options.state_mib_max) << 20,
+       .state_values_max = options.state_values_max / 2,
+       .state_threads = options.state_threads,
+       .state_timeout = milliseconds(options.state_timeout_ms),
+       .lock_lease = milliseconds(options.lock_lease_ms),
+       .initialise_timeout = milliseconds(options.init_timeout_ms)},
+      {.broker = isolation->broker(),
+       .registry = registry.get(),
+       .state = &state,
+       .network = isolation->network(),
+       .resolver = isolation->resolver(),
+       .file_roots = file_roots,
+       .hooks = chain_hooks});
   apart = &processes;
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,

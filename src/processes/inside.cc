@@ -205,25 +205,25 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                            .idle_per_function_max = setup_.idle_per_function_max,
                            .idle_bytes_max = setup_.idle_bytes_max,
                            .memory_left_min = setup_.memory_left_min};
-  worker_.emplace(worker::WorkerOptions{.seats = setup_.seats,
-                                        .queue_max = setup_.queue_max,
-                                        .queue_per_tenant_max = setup_.queue_max,
-                                        .log_bytes_max = setup_.log_bytes_max,
-                                        .precise_clocks = setup_.precise_clock ? std::set{setup_.tenant} : std::set<std::string>(),
-                                        .preempt = setup_.preempt,
-                                        .tenant_concurrency_max = setup_.tenant_concurrency_max,
-                                        .chain = setup_.chain,
-                                        .pool = std::move(pool),
-                                        .file_roots = file_roots_,
-                                        .state = setup_.state ? &state_services_ : nullptr,
-                                        .make_network =
-                                            [this](const functions::LoadedFunction& function) {
-                                              return std::make_shared<RemoteNetwork>(
-                                                  host_, ++networks_, function.id.name, function.version.number,
-                                                  setup_.resolver);
-                                            },
-                                        .functions = &*functions_},
-                  [this] { ::eventfd_write(wakes_.get(), 1); });
+  worker_.emplace(
+      worker::WorkerOptions{.seats = setup_.seats,
+                            .queue_max = setup_.queue_max,
+                            .queue_per_tenant_max = setup_.queue_max,
+                            .log_bytes_max = setup_.log_bytes_max,
+                            .precise_clocks = setup_.precise_clock ? std::set{setup_.tenant} : std::set<std::string>(),
+                            .preempt = setup_.preempt,
+                            .tenant_concurrency_max = setup_.tenant_concurrency_max,
+                            .chain = setup_.chain,
+                            .pool = std::move(pool),
+                            .file_roots = file_roots_,
+                            .state = setup_.state ? &state_services_ : nullptr,
+                            .make_network =
+                                [this](const functions::LoadedFunction& function) {
+                                  return std::make_shared<RemoteNetwork>(host_, ++networks_, function.id.name,
+                                                                         function.version.number, setup_.resolver);
+                                },
+                            .functions = &*functions_},
+      [this] { ::eventfd_write(wakes_.get(), 1); });
   if (local_) local_->on_shortage([this] { worker_->drop_windows(); });
   worker_->set_hooks({.ended =
                           [this](CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes) {

@@ -36,7 +36,7 @@ struct ProcessOptions {
   std::chrono::milliseconds grace{10'000};    // beyond the deadline of a call, or its cancellation, to end it
   size_t calls_max = 5'000;                   // of one tenant, waiting or running
   uint64_t queued_bytes_max = 256ull << 20;   // of inputs on the way to one process
-  size_t networks_max = 1'000;  // of one process, at once
+  size_t networks_max = 1'000;                // of one process, at once
   size_t requests_max = 256;                  // of one process, under way
   uint64_t request_bytes_max = 512ull << 20;  // of all of them
   unsigned request_threads = 8;               // of all processes
@@ -59,7 +59,7 @@ struct ProcessOptions {
 struct ProcessServices {
   isolation::Broker* broker = nullptr;  // with apart_operations()
   functions::Registry* registry = nullptr;
-  state::GlobalTier* state = nullptr;  // null: calls have no state
+  state::GlobalTier* state = nullptr;         // null: calls have no state
   isolation::NetworkPool* network = nullptr;  // null: calls have no network
   std::optional<isolation::IpAddress> resolver;
   worker::FileRoots file_roots;

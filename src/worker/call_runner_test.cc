@@ -97,6 +97,8 @@ constexpr std::string_view kCalls = R"((module
       (i32.wrap_i64 (call $output_size (local.get $child))))))
     (drop (call $write (i32.const 0) (local.get $n))))))";
 
+constexpr std::string_view kNothing = R"((module (func (export "spore_call"))))";
+
 TEST(CallRunner, GetsTheCallWholeAndItsEndIsTheCalls) {
   HeldCalls runner;
   Pool pool({.seats = 1, .runner = &runner}, 1);
@@ -151,7 +153,7 @@ TEST(CallRunner, ChainedCallsGoThereLoadedOrNotAndTheirParentsGoOn) {
     EXPECT_EQ(held.request.function->id.name, name);
     EXPECT_EQ(as_text(held.request.input), name);
     // Its parent holds no seat meanwhile.
-    EXPECT_EQ(call(pool, request(function(kCalls), "nothing")).status, CallStatus::kOk);
+    EXPECT_EQ(call(pool, request(function(kNothing))).status, CallStatus::kOk);
     HeldCalls::end(std::move(held), CallStatus::kOk, "from elsewhere");
     EXPECT_EQ(as_text(future.get().output), "from elsewhere");
   }

@@ -104,7 +104,8 @@ class Streams(SystemTest):
         return self.host.ask("GET", f"/v1/functions/{name}/logs?limit=1").json()["calls"][0]
 
     def calls_under_way(self):
-        return self.host.metric("spore_calls_running") + self.host.metric("spore_calls_parked")
+        return sum(self.host.metric(name) for name in ("spore_calls_running", "spore_calls_parked",
+                                                       "spore_tenant_calls"))
 
     def test_a_large_body_costs_no_memory(self):
         self.upload("/sum", BLOCK * 100)
