@@ -208,6 +208,9 @@ TEST(HostileProcess, DISABLED_LooksAround) {
   const auto confined = isolation::confine({});
   found += confined ? " confined" : confined.error().message;
   found += ::access("/etc", F_OK) == 0 ? " /etc" : "";
+  found += ::access("/../etc", F_OK) == 0 ? " /../etc" : "";
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) found += " mount";
   found += ::access("/proc/self", F_OK) == 0 ? " /proc" : "";
   found += std::ofstream("/new").is_open() ? " writes" : "";
   found += std::ofstream("/proc/sys/kernel/core_pattern").is_open() ? " sysctl" : "";
@@ -381,7 +384,7 @@ TEST_F(TenantProcessTest, AProcessHasNothingOfTheHosts) {
   begin("LooksAround");
   ASSERT_TRUE(processes_);
   const CallResult result = start().get();
-  EXPECT_EQ(as_text(result.output), "1 0 0 1 2 3 confined /proc");
+  EXPECT_EQ(as_text(result.output), "1 0 0 1 2 3 confined mount mount /proc");
 }
 TEST_F(TenantProcessTest, KilledOnesOfTheBrokersAreForgotten) {
   begin("NeverEndsACall", {.pause_min = 1ms, .pause_max = 1ms, .grace = 50ms});
