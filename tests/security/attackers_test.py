@@ -168,7 +168,7 @@ class Attack(unittest.TestCase):
         listener = socket.create_server(("0.0.0.0", 0))
         self.addCleanup(listener.close)
         network = {"network": {"internet": True, "allow": ["10.77.0.2:80"]}} if self.has_network() else {}
-        self.publish("scan/self", attackers.scan((self.host.port, listener.getsockname()[1])), timeout_ms=20_000,
+        self.publish("scan/self", attackers.scan((self.host.port, listener.getsockname()[1])), timeout_ms=10_000,
                      **network)
 
     def has_network(self):
@@ -196,6 +196,10 @@ class Attack(unittest.TestCase):
             self.assertLess(time.monotonic(), until, f"what attacked goes on: {left}")
             time.sleep(0.1)
 
+    def test_a_scan_reaches_nothing(self):
+        answer = self.host.call("scan/self")
+        self.assertEqual((answer.status, answer.body), (200, b""), "of each address, what it reached")
+
     def test_the_host_and_its_neighbour_survive(self):
         process = self.host.process.pid
         self.host.call("neighbour/echo", b"hi")
@@ -220,8 +224,6 @@ class Attack(unittest.TestCase):
                 known = how in {"cut off", "answered", "closed"} or (how.isdigit() and int(how) in STATUSES)
                 self.assertTrue(known or (name == "publishes" and how in {"400", "422"}), f"{name}: {how}")
         self.assertEqual(told["reached"], [], "what the scanner reached")
-        if self.has_network():
-            self.assertIn("200", told["ended"]["scan"], "it scanned")
         for name in ("spin", "calls", "random", "sleep"):
             self.assertIn("504", told["ended"][name])
 
@@ -231,6 +233,7 @@ class Attack(unittest.TestCase):
         pause, until = threading.Event(), time.monotonic() + 60
         while True:
             after = suite.held_by(self.host)
+            after["resident"] -= int(self.host.metric("spore_state_bytes")) >> 10  # the tenants' values, within --state-mib
             more = {name: after[name] - before[name] for name in before if after[name] - before[name] > MORE_MAX[name]}
             if not more or time.monotonic() > until:
                 break

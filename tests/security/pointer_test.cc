@@ -6,7 +6,8 @@
 // mapped read-only is what it was; and of another tenant's Faaslet beside it, whose memory, input, state and log hold a
 // secret, nothing changed and nothing was seen.
 //
-// SPORE_SECURITY_FLIP_MS: for how long bytes are flipped under each function (20).
+// SPORE_SECURITY_FLIP_MS: for how long bytes are flipped under each function (20). SPORE_SECURITY_CASES: a directory
+// that is given the prober's module and one in ten of the calls, for pointers_test.py.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -252,8 +253,18 @@ class Pointers : public ::testing::Test {
     return probe;
   }
 
+  // One in ten, for a test against a real host.
+  void store(const Probe& probe) {
+    const char* directory = ::getenv("SPORE_SECURITY_CASES");
+    if (!directory || runs_++ % 10 != 0) return;
+    const std::filesystem::path folder = directory;
+    if (runs_ == 1) EXPECT_TRUE(write_file_atomically(folder / "prober.wasm", prober_.module()));
+    EXPECT_TRUE(write_file_atomically(folder / (std::to_string(runs_) + ".case"), prober_.memory_of(probe)));
+  }
+
   // In a Faaslet of its own, with none of the tenant's state but what the windows show.
   Probed run(const Probe& probe) {
+    store(probe);
     const auto deadline = state::Clock::now() + std::chrono::seconds(10);
     for (const auto& key : *tier_.list("attacker", "", "", 1 << 20, deadline))
       if (key != "read only" && key != "writable") EXPECT_TRUE(tier_.remove({"attacker", key}, deadline)) << key;
@@ -290,6 +301,7 @@ class Pointers : public ::testing::Test {
   Bytes neighbour_before_, read_only_;
   uint32_t read_only_at_ = 0, writable_at_ = 0;
   std::atomic<int> calls_ = 0;
+  size_t runs_ = 0;
   std::vector<std::unique_ptr<std::string>> names_;  // what steps refer to
 };
 

@@ -55,16 +55,52 @@ std::string as_i64(ValueType type, const std::string& value) {
   }
 }
 
+// What stands behind @ is filled in. A step is run by its function in the table, which is given its record.
+constexpr std::string_view kModule = R"((module
+@imports
+(memory (export "memory") 4 8)
+(table funcref (elem $noop $copy $alternate @elements))
+(type $step (func (param i32)))
+(func $noop)
+(func $copy (param $record i32) (memory.copy @operand0 @operand1 @operand2))
+(func $alternate (param $record i32)
+  (loop $again (memory.copy @operand0 @operand1 @operand3) (memory.copy @operand0 @operand2 @operand3) (br $again)))
+@functions
+(func (export "malloc") (param i32) (result i32)
+  (if (i32.load (i32.const @malloc_closes)) (then (drop (call @call_close (i32.const 1)))))
+  (i32.const @allocated))
+(func (export "spore_call") (local $record i32) (local $left i32) (local $times i32)
+  (if (i32.eqz (i32.load (i32.const @step_count)))
+    (then (drop (call @input_read (i32.const 0) (i32.const 0) (i32.const @memory_bytes)))))
+  (local.set $record (i32.const @records))
+  (local.set $left (i32.load (i32.const @step_count)))
+  (block $end (loop $next (br_if $end (i32.eqz (local.get $left)))
+    (local.set $times (i32.load offset=4 (local.get $record)))
+    (loop $again
+      (call_indirect (type $step) (local.get $record) (i32.load (local.get $record)))
+      (i32.store offset=208 (local.get $record) (i32.add (i32.load offset=208 (local.get $record)) (i32.const 1)))
+      (br_if $again (local.tee $times (i32.sub (local.get $times) (i32.const 1)))))
+    (local.set $record (i32.add (local.get $record) (i32.const @record_bytes)))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br $next)))))
+)";
+
+std::string filled_in(std::string text, std::string_view name, const std::string& with) {
+  for (size_t at = 0; (at = text.find(name, at)) != std::string::npos; at += with.size())
+    text.replace(at, name.size(), with);
+  return text;
+}
+
 std::string module_text() {
-  std::string imports, functions, elements = "$noop $copy $alternate", close;
+  std::string imports, functions, elements, call_close, input_read;
   size_t index = 0;
   for (const auto& declaration : host::imports()) {
+    const std::string module(declaration.module), name(declaration.name);
     const std::string import = "$import" + std::to_string(index);
     const std::string step = "$step" + std::to_string(index++);
-    imports +=
-        "(import \"" + std::string(declaration.module) + "\" \"" + std::string(declaration.name) + "\" (func " + import;
+    CHECK(declaration.signature.params.size() <= 12 && declaration.signature.results.size() <= 1, name);
+    imports += "(import \"" + module + "\" \"" + name + "\" (func " + import;
     std::string called = "(call " + import;
-    CHECK(declaration.signature.params.size() <= 12 && declaration.signature.results.size() <= 1, declaration.name);
     for (size_t i = 0; i < declaration.signature.params.size(); ++i) {
       imports += " (param " + std::string(wasm::to_string(declaration.signature.params[i])) + ")";
       called += " " + operand(i, declaration.signature.params[i]);
@@ -77,32 +113,27 @@ std::string module_text() {
     imports += "))\n";
     functions += "(func " + step + " (param $record i32) " + called + ")\n";
     elements += " " + step;
-    if (declaration.module == "spore" && declaration.name == "call_close") close = import;
+    if (module == "spore" && name == "call_close") call_close = import;
+    if (module == "spore" && name == "input_read") input_read = import;
   }
-  const auto number = [](uint64_t value) { return "(i32.const " + std::to_string(value) + ")"; };
-  return "(module\n" + imports + "(memory (export \"memory\") 4 8)\n(table funcref (elem " + elements + "))\n" +
-         "(type $step (func (param i32)))\n(func $noop)\n" + "(func $copy (param $record i32) (memory.copy " +
-         operand(0, ValueType::kI32) + operand(1, ValueType::kI32) + operand(2, ValueType::kI32) + "))\n" +
-         "(func $alternate (param $record i32) (loop $again (memory.copy " + operand(0, ValueType::kI32) +
-         operand(1, ValueType::kI32) + operand(3, ValueType::kI32) + ") (memory.copy " + operand(0, ValueType::kI32) +
-         operand(2, ValueType::kI32) + operand(3, ValueType::kI32) + ") (br $again)))\n" +
-         "(func (export \"malloc\") (param i32) (result i32) (if (i32.load " + number(kMallocCloses) +
-         ") (then (drop (call " + close + " (i32.const 1))))) " + number(kAllocated) + ")\n" + functions +
-         "(func (export \"spore_call\") (local $record i32) (local $left i32) (local $times i32)\n"
-         " (local.set $record " +
-         number(kRecords) + ") (local.set $left (i32.load " + number(kStepCount) +
-         "))\n"
-         " (block $end (loop $next (br_if $end (i32.eqz (local.get $left)))\n"
-         "  (local.set $times (i32.load offset=4 (local.get $record)))\n"
-         "  (loop $again\n"
-         "   (call_indirect (type $step) (local.get $record) (i32.load (local.get $record)))\n"
-         "   (i32.store offset=208 (local.get $record) (i32.add (i32.load offset=208 (local.get $record)) (i32.const "
-         "1)))\n"
-         "   (br_if $again (local.tee $times (i32.sub (local.get $times) (i32.const 1)))))\n"
-         "  (local.set $record (i32.add (local.get $record) " +
-         number(sizeof(StepRecord)) +
-         "))\n"
-         "  (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br $next)))))\n";
+  std::string text(kModule);
+  for (size_t i = 0; i < 4; ++i)
+    text = filled_in(std::move(text), "@operand" + std::to_string(i), operand(i, ValueType::kI32));
+  const std::pair<std::string_view, std::string> parts[] = {
+      {"@imports", imports},
+      {"@elements", elements},
+      {"@functions", functions},
+      {"@malloc_closes", std::to_string(kMallocCloses)},
+      {"@call_close", call_close},
+      {"@allocated", std::to_string(kAllocated)},
+      {"@step_count", std::to_string(kStepCount)},
+      {"@input_read", input_read},
+      {"@memory_bytes", std::to_string(kMemoryBytes)},
+      {"@records", std::to_string(kRecords)},
+      {"@record_bytes", std::to_string(sizeof(StepRecord))},
+  };
+  for (const auto& [name, with] : parts) text = filled_in(std::move(text), name, with);
+  return text;
 }
 
 }  // namespace
@@ -111,7 +142,8 @@ Prober::Prober() {
   names_ = {"noop", "copy", "alternate"};
   for (const auto& declaration : host::imports())
     names_.push_back(std::string(declaration.module) + "." + std::string(declaration.name));
-  auto ready = testing::prepare(module_text());
+  module_ = testing::wasm_from_text(module_text());
+  auto ready = testing::prepare(module_);
   CHECK(ready, ready.error().message);
   ready_ = std::move(*ready);
   auto links = host::link(ready_.proto->module());
@@ -154,6 +186,12 @@ void Prober::write(const Probe& probe, uint8_t* memory) const {
     }
     std::memcpy(memory + kRecords + i * sizeof(record), &record, sizeof(record));
   }
+}
+
+Bytes Prober::memory_of(const Probe& probe) const {
+  Bytes memory(kMemoryBytes);
+  write(probe, memory.data());
+  return memory;
 }
 
 Probed Prober::run(const Probe& probe, host::CallSetup setup, std::chrono::milliseconds time_max,

@@ -2,7 +2,8 @@
 //
 // Its module imports all of the table of imports (host/imports.h) and interprets a script that the test writes into its
 // memory: a list of steps, each a host function with its arguments, which may be relative to what an earlier step gave.
-// So one compiled module stands for every hostile guest, and what it did is read from its memory afterwards.
+// So one compiled module stands for every hostile guest, and what it did is read from its memory afterwards. Where the
+// test is not in the same process, the call's input is the memory to begin with.
 //
 //   0 ------------ kArguments ------------ kScript ------------ 0x30000 ------------ kMemoryBytes
 //     untouched      what good pointers       the steps and        untouched
@@ -78,11 +79,16 @@ class Prober {
   // One that runs nothing: a neighbour. Its memory holds `bytes`, again and again.
   std::unique_ptr<faaslet::Faaslet> neighbour(ByteSpan bytes, host::HostState& state);
 
+  // For a host elsewhere: the module, and the input that has it do the same.
+  const Bytes& module() const { return module_; }
+  Bytes memory_of(const Probe& probe) const;
+
  private:
   uint32_t table_index(std::string_view function) const;
   void write(const Probe& probe, uint8_t* memory) const;
 
   std::vector<std::string> names_;  // of table elements
+  Bytes module_;
   testing::Ready ready_;
   std::vector<faaslet::HostFunction> links_;
   host::Entry entry_;

@@ -33,7 +33,10 @@ def in_own_namespace():
 
 
 class Host(system.Host):
-    """One whose words are read as it says them."""
+    """One whose words are read as it says them. In a session of its own, as a service is: the kernel shares CPU time
+    among sessions first (sched_autogroup)."""
+
+    PROCESS = {"start_new_session": True}
 
     def start(self):
         super().start()
@@ -79,10 +82,10 @@ def processes_below(process):
         found.update(more)
 
 
-def namespaces():
-    """Network namespaces that any process of the machine is in, or holds open."""
+def namespaces(processes=None):
+    """Network namespaces that these processes are in or hold open; of all on the machine where none are given."""
     found = set()
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in processes or filter(str.isdigit, os.listdir("/proc")):
         try:
             found.add(os.readlink(f"/proc/{name}/ns/net"))
             for descriptor in os.listdir(f"/proc/{name}/fd"):
