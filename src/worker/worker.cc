@@ -20,7 +20,8 @@ using std::chrono::microseconds;
 
 namespace {
 
-constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go to a stream
+constexpr std::chrono::milliseconds kAskAgain(1);  // those that are to make way and have not
+constexpr uint64_t kOutputHeldMax = 256 << 10;     // of a call whose output can go to a stream
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
@@ -127,20 +128,25 @@ void Worker::submit(CallRequest request, CallDone done) {
       refusal = CallStatus::kDraining;
     } else if (here && !here->running_.job && state->running < options_.seats && !state->queue.has_ready() &&
                state->queue.enter(*job)) {
-      occupy(*state, *here, *job);
+      occupy(*state, *here, *job, now);
     } else {
       here = nullptr;
       refusal = refusal_of(*state, job->tenant(), job->waiting_bytes());
       if (!refusal) {
-        watch(*state, job->deadline);
-        state->queue.add(std::move(job));
+        enqueue(*state, std::move(job), now);
         wake = state->running < options_.seats && state->queue.has_ready();
+        if (!wake) watch(*state, make_way(*state, now));
       }
     }
   }
   if (refusal) return job->done(refused(job->request.id, *refusal));
   if (here) return run(*here, std::move(job));
   if (wake) wake_();
+}
+
+void Worker::enqueue(State& state, JobPtr job, Clock::time_point now) {
+  watch_deadline(state, job->deadline);
+  state.queue.add(std::move(job), now);
 }
 
 void Worker::run_queued() {
@@ -150,19 +156,63 @@ void Worker::run_queued() {
   {
     auto state = state_.lock();
     if (here->running_.job || state->running >= options_.seats) return;
-    job = state->queue.next();
-    if (!job) return;
-    occupy(*state, *here, *job);
+    job = seat_next(*state, *here, Clock::now());
   }
-  run(*here, std::move(job));
+  if (job) run(*here, std::move(job));
 }
 
-void Worker::occupy(State& state, Attachment& here, Job& job) {
+// ---- seats ----------------------------------------------------------------------------------------------------------
+
+void Worker::occupy(State& state, Attachment& here, Job& job, Clock::time_point now) {
   ++state.running;
-  here.running_ = {.job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false};
+  here.running_ = {
+      .job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false, .preempted = {}};
   job.place = Job::Place::kRunning;
   job.seat = &here;
+  state.queue.seated(job, now);
   watch(state, job.deadline);
+  if (options_.preempt && state.queue.has_ready()) watch(state, state.queue.makes_way_at(job, now));
+}
+
+JobPtr Worker::seat_next(State& state, Attachment& here, Clock::time_point now) {
+  JobPtr job = state.queue.next();
+  if (job) occupy(state, here, *job, now);
+  return job;
+}
+
+void Worker::leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now) {
+  here.running_.job = nullptr;
+  job.place = Job::Place::kNowhere;
+  --state.running;
+  if (job.instance) job.cpu_time = job.instance->state().cpu_time_before;
+  state.queue.left_seat(job, now);
+}
+
+Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
+  auto again = Clock::time_point::max();
+  if (!options_.preempt || !state.queue.has_ready() || state.running < options_.seats) return again;
+  size_t asked = 0;
+  std::vector<Attachment*> due;
+  for (Attachment* attachment : state.attachments) {
+    const auto& running = attachment->running_;
+    if (!running.job) continue;
+    if (running.preempted && now < *running.preempted + kAskAgain) {
+      ++asked;
+      again = std::min(again, *running.preempted + kAskAgain);
+    } else if (const auto at = state.queue.makes_way_at(*running.job, now); at <= now) {
+      due.push_back(attachment);
+    } else {
+      again = std::min(again, at);
+    }
+  }
+  std::ranges::sort(due, {}, [](const Attachment* attachment) { return attachment->running_.job->seated_at; });
+  for (Attachment* attachment : due) {
+    if (asked++ >= state.queue.ready()) break;
+    attachment->running_.preempted = now;
+    attachment->seat_.preempt(attachment->running_.generation);
+    again = std::min(again, now + kAskAgain);
+  }
+  return again;
 }
 
 // ---- ending from outside --------------------------------------------------------------------------------------------
@@ -231,7 +281,9 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
 CallResult Worker::finish_early(Job& job, const Ending& ending) {
   const bool began = job.run.has_value();
   CallResult result;
+  std::vector<faaslet::Frame> stack;
   if (began) {
+    stack = job.instance->faaslet().stack();
     result = finish(job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
   } else {
     result.id = job.request.id;
@@ -241,6 +293,8 @@ CallResult Worker::finish_early(Job& job, const Ending& ending) {
   result.error = ending.error;
   result.trap.kind = wasm::TrapKind::kInterrupted;
   result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
+  if (began && job.run->wait().preempted) result.trap.message = faaslet::message_of(result.trap.kind);
+  result.trap.stack = std::move(stack);
   return result;
 }
 
@@ -255,7 +309,7 @@ void Worker::end(Endings endings) {
       auto state = state_.lock();
       state->queue.leave(job);
       result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
-      if (JobPtr parent = settle(*state, job, result, endings)) state->queue.add(std::move(parent));
+      if (JobPtr parent = settle(*state, job, result, endings)) enqueue(*state, std::move(parent), Clock::now());
       wake = state->queue.has_ready() && state->running < options_.seats;
     }
     if (wake) wake_();
@@ -312,26 +366,30 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
   here.seat_.end_call();
   if (job->instance) pool_.give(std::move(job->instance), here.serial_);
 
-  JobPtr parent;
+  JobPtr next;
   Endings stopped;
   bool more = false;
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
-    here.running_.job = nullptr;
-    job->place = Job::Place::kNowhere;
-    --state->running;
+    const auto now = Clock::now();
+    leave_seat(*state, here, *job, now);
     state->queue.leave(*job);
-    result.duration = duration_cast<microseconds>(Clock::now() - job->submitted) + job->request.loading;
-    parent = settle(*state, *job, result, stopped);
-    if (parent) occupy(*state, here, *parent);
+    result.duration = duration_cast<microseconds>(now - job->submitted) + job->request.loading;
+    next = settle(*state, *job, result, stopped);
+    if (next && state->queue.may_hand_on(*next)) {
+      occupy(*state, here, *next, now);
+    } else if (next) {
+      enqueue(*state, std::move(next), now);
+      next = seat_next(*state, here, now);
+    }
     more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
   if (!stopped.empty()) end(std::move(stopped));
   if (job->parent && hooks_.ended) hooks_.ended(result, *job->request.function, job->input_bytes);
   if (job->done) job->done(std::move(result));
-  return parent;
+  return next;
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
@@ -397,21 +455,30 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
     const auto& running = here.running_;
     if (running.timed_out || running.cancelled) return Park::kRefused;
     if (wait.child && job->children->woken_) return Park::kGoesOn;
-    if (!wait.child && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
+    if (!wait.child && !wait.preempted && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
       return Park::kRefused;
     if (wait.fd >= 0 && !begin_fd_wait(*state, *job, wait)) return Park::kRefused;
+    if (wait.preempted && !state->queue.has_ready()) {
+      here.running_.preempted.reset();
+      return Park::kGoesOn;
+    }
+    const auto now = Clock::now();
     here.seat_.end_call();
-    here.running_.job = nullptr;
-    --state->running;
+    leave_seat(*state, here, *job, now);
+    if (wait.preempted) {
+      enqueue(*state, std::move(job), now);
+      next = seat_next(*state, here, now);
+      return Park::kParked;
+    }
     job->ready_at = wait.deadline.value_or(Clock::time_point::max());
     const auto wakes_at = job->wakes_at();
     watch(*state, wakes_at);
     if (wait.child) {
       state->queue.leave(*job);
       job->children->awaits_ = job.get();
-      if (Job* child = job->children->first_that_waits()) {
+      if (Job* child = state->queue.may_hand_on(*job) ? job->children->first_that_waits() : nullptr) {
         next = state->queue.take(*child);
-        occupy(*state, here, *next);
+        occupy(*state, here, *next, now);
       }
     }
     Job& parked = *job;
@@ -459,7 +526,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.queued = duration_cast<microseconds>(job.started - job.submitted);
   result.starting = job.starting;
   host::HostState& state = job.instance->state();
-  result.usage.cpu = duration_cast<microseconds>(state.cpu_time_before);
+  job.cpu_time = state.cpu_time_before;
+  result.usage.cpu = duration_cast<microseconds>(job.cpu_time);
   if (job.instance->faaslet().has_slot()) result.usage.memory_bytes = job.instance->faaslet().memory_bytes();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
@@ -518,10 +586,15 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
 
 // ---- deadlines ------------------------------------------------------------------------------------------------------
 
-void Worker::watch(State& state, Clock::time_point deadline) {
-  if (deadline >= state.watching_until) return;
-  state.watching_until = deadline;
+void Worker::watch(State& state, Clock::time_point time) {
+  if (time >= state.watching_until) return;
+  state.watching_until = time;
   ::eventfd_write(watchdog_wakes_.get(), 1);
+}
+
+void Worker::watch_deadline(State& state, Clock::time_point deadline) {
+  state.deadline = std::min(state.deadline, deadline);
+  watch(state, deadline);
 }
 
 // Sleeps until `until`, or until a parked call's descriptor is ready, or something changed. How many events there are.
@@ -554,7 +627,7 @@ void Worker::watchdog_loop() {
       if (waits == state->fd_waits.end()) continue;
       Job& job = *waits->second;
       end_fd_wait(*state, job);
-      state->queue.add(take_parked(*state, job));
+      enqueue(*state, take_parked(*state, job), Clock::now());
       ++ready;
     }
     const auto now = Clock::now();
@@ -570,14 +643,18 @@ void Worker::watchdog_loop() {
       }
     }
     std::vector<Job*> expired;
-    const auto look_at = [&](Job& job) {
-      if (job.deadline <= now)
-        expired.push_back(&job);
-      else
-        next = std::min(next, job.deadline);
-    };
-    state->queue.for_each(look_at);
-    std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    if (state->deadline <= now) {
+      state->deadline = Clock::time_point::max();
+      const auto look_at = [&](Job& job) {
+        if (job.deadline <= now)
+          expired.push_back(&job);
+        else
+          state->deadline = std::min(state->deadline, job.deadline);
+      };
+      state->queue.for_each(look_at);
+      std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    }
+    next = std::min(next, state->deadline);
     Endings late;
     for (Job* job : expired) {
       stop(*state, *job, late);
@@ -593,11 +670,12 @@ void Worker::watchdog_loop() {
         }
         end_fd_wait(*state, job);
         next = std::min(next, job.deadline);
-        state->queue.add(take_parked(*state, job));
+        enqueue(*state, take_parked(*state, job), now);
         ++ready;
       }
       if (!parked->empty()) next = std::min(next, parked->begin()->first);
     }
+    next = std::min(next, make_way(*state, now));
     state->watching_until = next;
     if (!late.empty() || ready) {
       state.lock().unlock();

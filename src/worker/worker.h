@@ -12,9 +12,12 @@
 // A call that waits (it sleeps, or a stream has nothing for it) holds no seat meanwhile: it is parked, Faaslet and all,
 // and goes back to the head of the queue when what it waits for has come.
 //
-// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up, answers calls
-// that waited too long, and waits for descriptors in the place of those that are parked. The queue is bounded, in all
-// and for each tenant.
+// Nor does one that computes for long while others wait: its guest is preempted, and waits its turn in the queue. Who
+// is to make way, when, and who is next is the queue's to say (worker/call_queue.h).
+//
+// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up, preempts those
+// that are to make way, answers calls that waited too long, and waits for descriptors in the place of those that are
+// parked. The queue is bounded, in all and for each tenant.
 //
 // A call that makes calls of its own (worker/children.h) and waits for one of them that has not begun gives its seat to
 // it, and goes on there when that has ended: no other thread is woken for either. When a call ends, those that it has
@@ -74,6 +77,7 @@ struct WorkerOptions {
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
+  bool preempt = true;                     // whether calls that compute for long make way for others
   size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
   ChainLimits chain;
   PoolOptions pool;
@@ -143,6 +147,7 @@ class Worker {
       uint64_t generation = 0;
       bool timed_out = false;
       bool cancelled = false;
+      std::optional<Clock::time_point> preempted;  // when it was asked to make way
     } running_;
   };
 
@@ -188,6 +193,7 @@ class Worker {
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
+    Clock::time_point deadline = Clock::time_point::max();        // none of the waiting calls has one before this
   };
   // A job that ends without a seat, and as what.
   struct Ending {
@@ -204,8 +210,17 @@ class Worker {
 
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
-  void occupy(State& state, Attachment& here, Job& job);
-  void watch(State& state, Clock::time_point deadline);
+  void occupy(State& state, Attachment& here, Job& job, Clock::time_point now);
+  // The watchdog looks then: at the deadline of a call; at the seats.
+  void watch_deadline(State& state, Clock::time_point deadline);
+  void watch(State& state, Clock::time_point time);
+  // Where calls wait for a seat: asks those that are to make way to do so. When to ask again.
+  Clock::time_point make_way(State& state, Clock::time_point now);
+  // Takes the job off its seat.
+  void leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now);
+  // Of the waiting calls, the one whose turn it is, on this seat; null: none may run.
+  JobPtr seat_next(State& state, Attachment& here, Clock::time_point now);
+  void enqueue(State& state, JobPtr job, Clock::time_point now);
   // Why a call cannot wait in the queue; nothing: it can.
   std::optional<CallStatus> refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const;
   // Runs jobs on a seat that the first one occupies, one after another as each hands it on.
