@@ -565,12 +565,18 @@ TEST_F(Pointers, BytesThatAnotherFaasletFlipsMeanwhile) {
     const Base base{writable_at_};
     const Bytes good = argument_bytes(*arguments, base);
     Bytes bad = good;
-    const uint32_t words[] = {0xffffffff, 0x7fffffff,        kMemoryBytes,          kMemoryBytes + 1, 0x80000001,
-                              0x01010101, read_only_at_ + 1, writable_at_ + 0x3ffe, 0xfffffff0};
+    // Sizes that are larger and yet inside come last: who looks at one twice would believe them.
+    const uint32_t words[] = {0xffffffff, 0x7fffffff,        kMemoryBytes,          0x01010101, 0xfffffff0,
+                              0x80000001, read_only_at_ + 1, writable_at_ + 0x3ffe, 0x30,       0x2ff0};
+    constexpr size_t kAddresses = 8;
     size_t next = 0;
     for (const Argument& argument : *arguments)
-      for (size_t at = 0; at + 4 <= argument.pointee.size(); at += 4)
-        std::memcpy(bad.data() + argument.place + at, &words[next++ % std::size(words)], 4);
+      for (size_t at = 0; at + 4 <= argument.pointee.size(); at += 4) {
+        const bool is_address = std::ranges::count(argument.addresses, at) > 0;
+        // The first word of a structure is its size, where it has one.
+        const size_t word = at == 0 && !is_address ? std::size(words) - 1 : next++ % std::size(words);
+        std::memcpy(bad.data() + argument.place + at, &words[is_address ? word % kAddresses : word], 4);
+      }
     // A text without its NUL runs on.
     for (const Argument& argument : *arguments)
       if (argument.pointee.size() % 4 != 0)
