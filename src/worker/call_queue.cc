@@ -329,6 +329,10 @@ JobPtr CallQueue::next() {
   return forget(job);
 }
 
+bool CallQueue::is_next(const Job& job) const {
+  return job.is_ready && order_.begin()->second == job.share && &choose(*job.share) == &job;
+}
+
 JobPtr CallQueue::take(Job& job) {
   CHECK(job.place == Job::Place::kQueued);
   if (job.is_ready)

@@ -91,6 +91,7 @@ class CallQueue {
   void add(JobPtr job, Clock::time_point now);
   // The one that is next; null where none is ready.
   JobPtr next();
+  bool is_next(const Job& job) const;
   // This one, which waits here, in whatever order.
   JobPtr take(Job& job);
   // Counts no longer at its gates: it has ended, or waits for calls of its own, which must not wait for it.
