@@ -694,6 +694,10 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 }
 
 void Worker::watchdog_loop() {
+  if (options_.cpu_groups) {
+    if (const auto entered = options_.cpu_groups->watchdog().enter(); !entered)
+      spdlog::error("guests that compute can delay the end of others' calls: {}", entered.error().message);
+  }
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
   ask_for_short_time_slices();
