@@ -504,6 +504,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.sockets_max = config.network->sockets_max;
   }
   setup.state_services = options_.state;
+  setup.makers = options_.makers;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
   setup.push_on_success = config.push == functions::StatePush::kOnSuccess && options_.state;
