@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 TEST_SECONDS_MAX ?= 1200
 SPEC_SECONDS_MAX ?= 1500
 RELEASE := build/release
-BENCHES := start compute compile http web table3 density state chain
+BENCHES := start compute compile http web table3 density state chain isolation
 
 .PHONY: help
 help:
@@ -97,6 +97,12 @@ bench-chain: $(RELEASE)/build.ninja
 	@cmake --build $(RELEASE) --parallel $(JOBS) --target bench_chain spore-compiler > $(RELEASE)/bench.log || \
 	  { cat $(RELEASE)/bench.log; exit 1; }
 	@bench/chain/run $(RELEASE)
+
+bench-isolation: $(RELEASE)/build.ninja
+	@scripts/install test
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target spore spore-compiler bench-isolation-light \
+	  bench_isolation_network > $(RELEASE)/bench.log || { cat $(RELEASE)/bench.log; exit 1; }
+	@bench/isolation/run $(RELEASE)
 
 # ---- the sources ----------------------------------------------------------------------------------------------------
 .PHONY: format tidy fuzz

@@ -99,6 +99,9 @@ struct ServeOptions {
   uint64_t memory_left_mib_min = 0;
 };
 
+// Threads that wait for the broker, which does one thing after another.
+constexpr unsigned kMakers = 2;
+
 // That run calls: one is always left for everything but calls, also while a seat is borrowed (worker/worker.h).
 unsigned threads_of(const ServeOptions& options) { return options.seats + 2; }
 
@@ -282,6 +285,7 @@ Result<void> serve(const ServeOptions& options) {
   state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
+  state::BlockingPool makers({.threads = kMakers});
   isolation->open_network();
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   const functions::HostHooks hooks{
@@ -327,6 +331,7 @@ Result<void> serve(const ServeOptions& options) {
                          .pool = pool,
                          .file_roots = file_roots,
                          .state = &state_services,
+                         .makers = &makers,
                          .cpu_groups = isolation->cpu_groups(),
                          .network = isolation->network(),
                          .resolver = isolation->resolver(),

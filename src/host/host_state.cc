@@ -1,12 +1,14 @@
 #include "host/host_state.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "host/binding.h"
 #include "host/streams.h"
 #include "host/wasi_abi.h"
 
@@ -66,6 +68,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.children = std::move(setup.children);
   state.network = std::move(setup.network);
   state.state_services = setup.state_services;
+  state.makers = setup.makers;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);
   state.push_on_success = setup.push_on_success;
@@ -106,17 +109,27 @@ Descriptor* HostState::descriptor(uint32_t number) {
   return number < descriptors.size() && descriptors[number] ? &*descriptors[number] : nullptr;
 }
 
-int HostState::open(Descriptor& descriptor) {
-  if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return 0;
-  errno = 0;
+wasi::Errno HostState::open(Descriptor& descriptor) {
+  if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return wasi::Errno::kSuccess;
   if (descriptor.source == Preopen::Source::kLocalLayer) {
-    if (auto made = make_local_layer(local_layer)) descriptor.fd = std::move(*made);
-  } else if (const auto& files = call_files()) {
-    descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  } else {
-    return EPERM;
+    auto made = make_elsewhere<UniqueFd>([limits = local_layer] { return make_local_layer(limits); });
+    if (!made) return wasi::Errno::kWaits;
+    if (!*made) return made->error().code == ErrorCode::kResourceExhausted ? wasi::Errno::kNfile : wasi::Errno::kIo;
+    descriptor.fd = std::move(**made);
+    return wasi::Errno::kSuccess;
   }
-  return descriptor.fd.valid() ? 0 : errno ? errno : EIO;
+  const auto& files = call_files();
+  if (!files) return wasi::Errno::kPerm;
+  descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return descriptor.fd.valid() ? wasi::Errno::kSuccess : wasi::errno_of(errno);
+}
+
+HostResult wait_for_operation(HostCall& call) {
+  auto& pending = call.state<HostState>().pending;
+  const int fd = pending.operation->fd();
+  if (fd >= 0) return call.park({.fd = fd, .events = POLLIN});
+  pending = {};
+  return call.trap(wasm::TrapKind::kHostCall, "no descriptor is left to wait with");
 }
 
 void HostState::close_all() {

@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,6 +29,7 @@
 #include "faaslet/cpu_limit.h"
 #include "faaslet/host_call.h"
 #include "host/call_files.h"
+#include "host/wasi_abi.h"
 #include "state/operation.h"
 #include "state/replica.h"
 
@@ -98,6 +100,7 @@ struct CallSetup {
   std::shared_ptr<ChildCalls> children;           // null: it cannot call other functions
   std::shared_ptr<Network> network;               // null: it has no network
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
+  state::BlockingPool* makers = nullptr;          // outlives the call; of what is made for it; null: it waits itself
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
   bool push_on_success = false;                   // what it has written to state is pushed when it exits with 0
@@ -148,7 +151,8 @@ struct PendingCall {
   faaslet::Clock::time_point started;                       // when it was first dispatched
   uint64_t bytes_done = 0;                                  // transferred before it parked
   UniqueFd wait_fd;                                         // an epoll set, where it waits for several descriptors
-  std::shared_ptr<state::Operation> operation;              // on state
+  std::shared_ptr<state::Operation> operation;              // on state, or what `made` comes from
+  std::shared_ptr<void> made;                               // by somebody else (HostState::make_elsewhere)
   std::shared_ptr<Bytes> answer;                            // that the operation fills
   std::shared_ptr<std::shared_ptr<state::Replica>> opened;  // the same
   std::shared_ptr<Lookup> lookup;                           // of a name
@@ -196,6 +200,7 @@ struct HostState {
   std::shared_ptr<ChildCalls> children;
   std::shared_ptr<Network> network;
   const StateServices* state_services = nullptr;
+  state::BlockingPool* makers = nullptr;
   std::string tenant;
   std::string call_key;
   bool locks_taken = false;  // it has asked for locks; whoever ends the call gives them back
@@ -213,8 +218,27 @@ struct HostState {
 
   // The open descriptor of that number, or null.
   Descriptor* descriptor(uint32_t number);
-  // Sees to it that its `fd` is there. The kernel's error, else 0.
-  int open(Descriptor& descriptor);
+  // Sees to it that its `fd` is there. kWaits: it is being made.
+  wasi::Errno open(Descriptor& descriptor);
+  // What `make` gives, made by somebody who may take long: on a thread of `makers`, if there are any, while the guest
+  // waits; nothing until then.
+  template <class T>
+  std::optional<Result<T>> make_elsewhere(std::function<Result<T>()> make) {
+    if (!makers) return make();
+    if (!pending.operation) {
+      const auto made = std::make_shared<std::optional<T>>();
+      pending.made = made;
+      pending.operation = makers->start(tenant, [made, make = std::move(make)]() -> Result<int64_t> {
+        ASSIGN_OR_RETURN(*made, make());
+        return 0;
+      });
+    }
+    if (!pending.operation->ended()) return std::nullopt;
+    const auto result = std::exchange(pending.operation, nullptr)->result();
+    const auto made = std::static_pointer_cast<std::optional<T>>(std::exchange(pending.made, nullptr));
+    if (!result) return std::unexpected(result.error());
+    return std::move(**made);
+  }
   // The directory that Spore itself shows to this call.
   const Result<CallFiles>& call_files() const {
     return host::call_files({.state = state_services != nullptr, .call = children != nullptr});

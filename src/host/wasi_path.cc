@@ -48,7 +48,7 @@ std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Byt
   if ((directory->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
   auto text = read_path(call, path, len);
   if (!text) return std::unexpected(text.error());
-  if (const int error = state_of(call).open(*directory)) return std::unexpected(errno_of(error));
+  if (const Errno error = state_of(call).open(*directory); error != Errno::kSuccess) return std::unexpected(error);
   auto state = state_path(state_of(call), *directory, *text);
   if (!state) return std::unexpected(state.error());
   auto function = call_path(state_of(call), *directory, *text);
@@ -310,8 +310,8 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
   if (got < 0) return errno_of(errno);
   const auto size = std::min(static_cast<uint32_t>(got), buf_len);  // cut off silently, as POSIX does
   const GuestMemory memory(call);
-  const bool ok = buf.range(memory, buf_len) && buf.copy_out(memory, as_bytes({text.data(), size})) &&
-                  used.copy_out(memory, size);
+  const bool ok =
+      buf.range(memory, buf_len) && buf.copy_out(memory, as_bytes({text.data(), size})) && used.copy_out(memory, size);
   return ok ? Errno::kSuccess : Errno::kFault;
 }
 

@@ -65,6 +65,7 @@ Worker::Attachment::Attachment(Worker& worker)
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
   ask_for_short_time_slices();
+  ::pthread_setname_np(::pthread_self(), "spore-seat");
   isolation::CpuGroup* const group = cpu_group_;
   if (!group) return;
   ::pthread_getcpuclockid(::pthread_self(), &cpu_clock_);
@@ -503,6 +504,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.sockets_max = config.network->sockets_max;
   }
   setup.state_services = options_.state;
+  setup.makers = options_.makers;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
   setup.push_on_success = config.push == functions::StatePush::kOnSuccess && options_.state;

@@ -85,6 +85,7 @@ struct WorkerOptions {
   PoolOptions pool;
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
+  state::BlockingPool* makers = nullptr;  // outlives the worker; of calls' file systems and sockets; null: seats wait
   isolation::CpuGroups* cpu_groups =
       nullptr;                                // outlives the worker; for attached threads; null: no weights are kept to
   isolation::NetworkPool* network = nullptr;  // outlives the worker; null: calls have no network
