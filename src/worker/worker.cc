@@ -33,7 +33,7 @@ thread_local Worker::Attachment* attached_here = nullptr;
 constexpr std::chrono::nanoseconds kComputesAfter = std::chrono::milliseconds(1);
 constexpr std::chrono::nanoseconds kComputesAfterLater = std::chrono::milliseconds(5);
 // Where the rest of the host leaves such a call less than this part, it counts as one of them, until the next look.
-constexpr std::chrono::milliseconds kLookForCore(10);
+constexpr std::chrono::milliseconds kLookForCore(4);
 constexpr int kCorePart = 4;
 
 bool likely_computes(const Job& job) {
@@ -289,6 +289,7 @@ Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
     if (asked++ >= wanted) break;
     attachment->running_.preempted = now;
     attachment->seat_.preempt(attachment->running_.generation);
+    attachment->tune(attachment->running_.job->request.function->version.config.cpu_weight, false);  // so that it can
     again = std::min(again, now + kAskAgain);
   }
   return again;
