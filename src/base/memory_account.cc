@@ -27,6 +27,7 @@ std::string_view to_string(MemoryKind kind) {
     case MemoryKind::kFiles: return "files";
     case MemoryKind::kBuffers: return "buffers";
     case MemoryKind::kState: return "state";
+    case MemoryKind::kImages: return "images";
   }
   return "";
 }
@@ -87,8 +88,7 @@ MemoryAccount::Refusal MemoryAccount::charge(MemoryKind kind, uint64_t bytes) {
     if (total.room() < bytes) in_vain.store(now_ns());
     refusal = try_charge(kind, bytes);
   }
-  if (refusal != Refusal::kNone)
-    books_.refused_[static_cast<size_t>(refusal)].fetch_add(1, std::memory_order_relaxed);
+  if (refusal != Refusal::kNone) books_.refused_[static_cast<size_t>(refusal)].fetch_add(1, std::memory_order_relaxed);
   return refusal;
 }
 

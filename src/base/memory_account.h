@@ -1,6 +1,7 @@
 // Spore's own books of the memory that tenants take: who holds how much, and who may have more.
 //
-//   MemoryBooks (the host: a limit) --account_of(tenant)--> MemoryAccount (a limit) <-- MemoryCharge: one for each thing
+//   MemoryBooks (the host: a limit) --account_of(tenant)--> MemoryAccount (a limit) <-- MemoryCharge: one for each
+//   thing
 //                                                                                       that takes memory
 //
 // A charge is what its owner could make the kernel give, or what it holds where it can take no more meanwhile; the
@@ -31,8 +32,9 @@ enum class MemoryKind : uint8_t {
   kFiles,       // that calls write for themselves
   kBuffers,     // inputs, outputs and logs of calls
   kState,       // replicas of state values
+  kImages,      // that loaded functions begin from
 };
-constexpr size_t kMemoryKinds = 5;
+constexpr size_t kMemoryKinds = 6;
 std::string_view to_string(MemoryKind kind);
 
 using MemoryByKind = std::array<uint64_t, kMemoryKinds>;

@@ -11,7 +11,7 @@ namespace {
 using Refusal = MemoryAccount::Refusal;
 
 constexpr MemoryKind kKinds[] = {MemoryKind::kFaaslets, MemoryKind::kPageTables, MemoryKind::kFiles,
-                                 MemoryKind::kBuffers, MemoryKind::kState};
+                                 MemoryKind::kBuffers,  MemoryKind::kState,      MemoryKind::kImages};
 
 uint64_t sum_of(const MemoryByKind& kinds) {
   uint64_t sum = 0;
@@ -35,7 +35,7 @@ TEST(MemoryBooks, WhatIsRefusedByEitherLimitCountsNowhere) {
   one.lower(60);
   EXPECT_EQ(small.cover(10), Refusal::kNone);
   EXPECT_EQ(one.cover(UINT64_MAX), Refusal::kTenant) << "no overflow";
-  EXPECT_EQ(books.total().by_kind(), (MemoryByKind{60, 0, 10, 0, 50}));
+  EXPECT_EQ(books.total().by_kind(), (MemoryByKind{60, 0, 10, 0, 50, 0}));
   const auto tenants = books.tenants();
   ASSERT_EQ(tenants.size(), 3u);
   EXPECT_EQ(tenants[0].tenant, "one");
@@ -136,7 +136,7 @@ TEST(MemoryBooks, AreExactAfterManyRandomSteps) {
         const uint64_t to = below(2'000);
         const bool counted = charges[i].account() != nullptr;
         const uint64_t more = to > known.bytes ? to - known.bytes : 0;
-        const Refusal expected = !counted || more == 0                                ? Refusal::kNone
+        const Refusal expected = !counted || more == 0                         ? Refusal::kNone
                                  : of_tenant[known.tenant] + more > kTenantMax ? Refusal::kTenant
                                  : of_host + more > kHostMax                   ? Refusal::kHost
                                                                                : Refusal::kNone;
