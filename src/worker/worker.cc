@@ -21,14 +21,30 @@ using std::chrono::microseconds;
 namespace {
 
 constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go to a stream
+constexpr auto kTryHeldEvery = std::chrono::milliseconds(20);
+// Of parked calls that may be charged for more than they hold: how many are asked for, and looked at for whose they
+// are.
+constexpr size_t kSettledAtOnce = 64;
+constexpr size_t kUnsettledLooks = 1'000;
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
-CallResult refused(const CallId& id, CallStatus status) {
+CallResult refused(const CallId& id, CallStatus status, Error error = {}) {
   CallResult result;
   result.id = id;
   result.status = status;
+  result.error = std::move(error);
   return result;
+}
+
+PoolOptions pool_options(const WorkerOptions& options) {
+  PoolOptions out = options.pool;
+  out.memory = options.memory;
+  return out;
+}
+
+CallStatus status_of(MemoryAccount::Refusal refusal) {
+  return refusal == MemoryAccount::Refusal::kHost ? CallStatus::kHostMemory : CallStatus::kTenantMemory;
 }
 
 }  // namespace
@@ -71,7 +87,7 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
     : options_(std::move(options)),
       wake_(std::move(wake)),
       state_(options_.tenant_concurrency_max),
-      pool_(options_.pool, [this] { return reclaim_slot(); }),
+      pool_(pool_options(options_), [this] { return reclaim_slot(); }),
       waits_(::epoll_create1(EPOLL_CLOEXEC)),
       watchdog_wakes_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK(waits_.valid() && watchdog_wakes_.valid(), errno);
@@ -101,11 +117,13 @@ Worker::~Worker() {
 }
 
 std::optional<CallStatus> Worker::refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const {
-  if (state.queue.size() + state.loading.size() >= options_.queue_max ||
-      bytes > options_.queue_bytes_max - std::min(state.queue.bytes(), options_.queue_bytes_max)) {
+  const uint64_t bytes_now = state.queue.bytes() + state.held.bytes();
+  if (state.queue.size() + state.loading.size() + state.held.size() >= options_.queue_max ||
+      bytes > options_.queue_bytes_max - std::min(bytes_now, options_.queue_bytes_max)) {
     return CallStatus::kQueueFull;
   }
-  if (state.queue.size_of(tenant) >= options_.queue_per_tenant_max) return CallStatus::kTenantQueueFull;
+  if (state.queue.size_of(tenant) + state.held.size_of(tenant) >= options_.queue_per_tenant_max)
+    return CallStatus::kTenantQueueFull;
   return std::nullopt;
 }
 
@@ -118,6 +136,9 @@ void Worker::submit(CallRequest request, CallDone done) {
   job->done = std::move(done);
   job->submitted = now;
   job->deadline = now + timeout;
+  job->short_of = charge_input(*job, job->tenant());
+  if (job->short_of != MemoryAccount::Refusal::kNone)
+    return job->done(refused(job->request.id, status_of(job->short_of), memory_error(*job)));
   Attachment* here = current_attachment();
   bool wake = false;
   std::optional<CallStatus> refusal;
@@ -173,6 +194,7 @@ std::vector<Job*> Worker::all_jobs(const State& state) {
     if (attachment->running_.job) jobs.push_back(attachment->running_.job);
   state.queue.for_each([&](Job& job) { jobs.push_back(&job); });
   for (const JobPtr& job : state.loading) jobs.push_back(job.get());
+  state.held.for_each([&](Job& job) { jobs.push_back(&job); });
   for (const Parked* parked : {&state.parked, &state.parked_outside})
     for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
   return jobs;
@@ -207,6 +229,7 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
     case Job::Place::kQueued:
       stopped.push_back({.job = state.queue.take(job), .status = CallStatus::kCancelled});
       return;
+    case Job::Place::kHeld: stopped.push_back({.job = state.held.take(job), .status = CallStatus::kCancelled}); return;
     case Job::Place::kLoading: {
       const auto at = job.at;
       stopped.push_back({.job = std::move(*at), .status = CallStatus::kCancelled});
@@ -273,9 +296,12 @@ WorkerStats Worker::stats() const {
   auto state = state_.lock();
   return {.seats = options_.seats,
           .running = state->running,
-          .waiting = state->queue.size() + state->loading.size(),
+          .waiting = state->queue.size() + state->loading.size() + state->held.size(),
           .parked = state->parked.size() + state->parked_outside.size(),
           .parked_bytes = parked_bytes_,
+          .held = state->held.size(),
+          .held_in_all = state->held_in_all,
+          .short_of_memory = short_of_memory_,
           .draining = state->draining,
           .pool = pool_.stats(),
           .state = options_.state ? options_.state->tier->stats() : state::LocalTierStats{}};
@@ -305,8 +331,16 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
       }
     }
     result = finish(*job, std::move(*ended));
+  } else if (job->short_of != MemoryAccount::Refusal::kNone && !job->run) {
+    hold(here, std::move(job));
+    return nullptr;
   } else {
-    result = refused(job->request.id, CallStatus::kFailed);
+    if (job->run) {
+      result = finish(*job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
+      job->instance.reset();
+    }
+    result.id = job->request.id;
+    result.status = CallStatus::kFailed;
     result.error = prepared.error();
   }
   here.seat_.end_call();
@@ -325,6 +359,7 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
     result.duration = duration_cast<microseconds>(Clock::now() - job->submitted) + job->request.loading;
     parent = settle(*state, *job, result, stopped);
     if (parent) occupy(*state, here, *parent);
+    if (!short_of_memory_) try_held(*state, 1);
     more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
@@ -335,14 +370,41 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
-  if (!job.run) return begin(here, job);
-  if (job.instance->faaslet().has_slot()) return {};
-  parked_bytes_ -= job.instance->faaslet().parked_bytes();
+  if (!job.run) {
+    job.started = Clock::now();
+    TRY(find_faaslet(here, job));
+    return begin(here, job);
+  }
+  faaslet::Faaslet& faaslet = job.instance->faaslet();
+  if (!faaslet.has_slot()) parked_bytes_ -= faaslet.parked_bytes();
+  // What it did not hold while it waited may have gone to others.
+  job.short_of = faaslet.cover_memory();
+  if (job.short_of != MemoryAccount::Refusal::kNone) return std::unexpected(memory_error(job));
+  if (faaslet.has_slot()) return {};
   return pool_.give_slot(*job.instance);
 }
 
+Result<void> Worker::find_faaslet(Attachment& here, Job& job) {
+  job.short_of = MemoryAccount::Refusal::kNone;
+  // Those who wait for a chained call have memory, which it helps to give back.
+  if (short_of_memory_.load(std::memory_order_relaxed) && !job.parent) {
+    job.short_of = MemoryAccount::Refusal::kHost;
+    return std::unexpected(memory_error(job));
+  }
+  job.start = StartKind::kWarm;
+  job.instance = pool_.take(*job.request.function, here.serial_);
+  if (!job.instance) {
+    job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
+    ASSIGN_OR_RETURN(job.instance, pool_.restore(*job.request.function));
+  }
+  job.short_of = job.instance->faaslet().cover_memory();
+  if (job.short_of == MemoryAccount::Refusal::kNone) return {};
+  job.instance.reset();
+  job.start = StartKind::kNone;
+  return std::unexpected(memory_error(job));
+}
+
 Result<void> Worker::begin(Attachment& here, Job& job) {
-  job.started = Clock::now();
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
   job.input_bytes = job.request.input.size();
@@ -372,14 +434,9 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.deadline = job.deadline;
   if (config.cpu_ms) setup.cpu_time_max = std::chrono::milliseconds(config.cpu_ms);
   setup.cpu_quota = function.cpu_quota.get();
+  setup.memory = job.instance->account();
+  setup.buffers = std::move(job.buffers);
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
-
-  job.start = StartKind::kWarm;
-  job.instance = pool_.take(function, here.serial_);
-  if (!job.instance) {
-    job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
-    ASSIGN_OR_RETURN(job.instance, pool_.restore(function));
-  }
   if (job.instance->may_call() || job.parent) job.children = std::make_shared<Children>(*this, job);
   state.children = job.children;
   job.instance->state() = std::move(state);
@@ -415,6 +472,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
       }
     }
     Job& parked = *job;
+    if (options_.memory) state->unsettled.push_back(parked);
     parked.place = Job::Place::kParked;
     parked.parked_at = state->parked.emplace(wakes_at, std::move(job));
     more = state->queue.has_ready() && state->running < options_.seats;
@@ -427,6 +485,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
 JobPtr Worker::take_parked(State& state, Job& job) {
   Parked& parked = job.place == Job::Place::kParked ? state.parked : state.parked_outside;
   JobPtr owned = std::move(parked.extract(job.parked_at).mapped());
+  job.Unsettled::unlink();
   job.place = Job::Place::kNowhere;
   if (job.run->wait().child) {
     job.children->awaits_ = nullptr;
@@ -516,6 +575,107 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
   return slot;
 }
 
+// ---- memory ---------------------------------------------------------------------------------------------------------
+
+MemoryAccount::Refusal Worker::charge_input(Job& job, const std::string& tenant) const {
+  const uint64_t bytes = job.waiting_bytes();
+  if (!options_.memory || bytes <= host::kBuffersFreeBytes) return MemoryAccount::Refusal::kNone;
+  job.buffers = MemoryCharge(options_.memory->account_of(tenant), MemoryKind::kBuffers);
+  return job.buffers.cover(bytes);
+}
+
+Error Worker::memory_error(const Job& job) const {
+  const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  Error error{.code = ErrorCode::kResourceExhausted, .message = {}};
+  if (job.short_of == MemoryAccount::Refusal::kTenant) {
+    const MemoryAccountPtr account = options_.memory->account_of(job.tenant());
+    error.message = "of the " + mib(account->total().bytes_max()) + " that tenant " + job.tenant() +
+                    " may have here, " + mib(account->total().bytes()) +
+                    " are in use; this call needs more than the rest";
+  } else if (short_of_memory_) {
+    error.message = "this machine is short of memory";
+  } else {
+    error.message = "of the " + mib(options_.memory->total().bytes_max()) + " that this host may use, " +
+                    mib(options_.memory->total().bytes()) + " are in use; this call needs more than the rest";
+  }
+  return error;
+}
+
+void Worker::hold(Attachment& here, JobPtr job) {
+  const auto now = Clock::now();
+  here.seat_.end_call();
+  Endings stopped;
+  bool more = false;
+  {
+    auto state = state_.lock();
+    const auto running = std::exchange(here.running_, {});
+    --state->running;
+    state->queue.leave(*job);
+    job->started = {};
+    if (job->memory_deadline == Clock::time_point{}) {
+      job->memory_deadline = now + options_.memory_wait;
+      ++state->held_in_all;
+    }
+    if (running.timed_out || running.cancelled) {  // whoever said so found it running
+      job->place = Job::Place::kNowhere;
+      stopped.push_back({.job = std::move(job),
+                         .status = running.cancelled ? CallStatus::kCancelled : CallStatus::kTimedOut,
+                         .error = {}});
+    } else {
+      watch(*state, std::min({job->deadline, job->memory_deadline, now + kTryHeldEvery}));
+      state->held.add(std::move(job));
+    }
+    more = state->queue.has_ready() && state->running < options_.seats;
+  }
+  if (more) wake_();
+  end(std::move(stopped));
+}
+
+size_t Worker::try_held(State& state, size_t count) {
+  size_t tried = 0;
+  while (tried < count) {
+    JobPtr job = state.held.take_first();
+    if (!job) break;
+    state.queue.add(std::move(job));
+    ++tried;
+  }
+  return tried;
+}
+
+void Worker::set_short_of_memory(bool is_short) {
+  if (short_of_memory_.exchange(is_short) == is_short || is_short) return;
+  size_t tried = 0;
+  {
+    auto state = state_.lock();
+    tried = try_held(*state, options_.seats);
+  }
+  for (; tried; --tried) wake_();
+}
+
+void Worker::make_room(const MemoryAccount* of, uint64_t bytes) {
+  if (!options_.memory) return;
+  const MemoryTotal& total = of ? of->total() : options_.memory->total();
+  pool_.settle_idle(of);
+  if (total.room() >= bytes) return;
+  {
+    // Calls that wait inside the guest touch nothing meanwhile.
+    auto state = state_.lock();
+    size_t asked = 0, looks = 0;
+    for (auto at = state->unsettled.begin(); at != state->unsettled.end() && total.room() < bytes;) {
+      if (asked == kSettledAtOnce || ++looks > kUnsettledLooks) break;
+      Job& job = *at;
+      if (of && job.instance->account().get() != of) {
+        ++at;
+        continue;
+      }
+      at = state->unsettled.erase(at);
+      job.instance->faaslet().settle_memory();
+      ++asked;
+    }
+  }
+  if (const uint64_t room = total.room(); room < bytes) pool_.shed(of, bytes - room);
+}
+
 // ---- deadlines ------------------------------------------------------------------------------------------------------
 
 void Worker::watch(State& state, Clock::time_point deadline) {
@@ -542,6 +702,7 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 void Worker::watchdog_loop() {
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
+  auto try_held_at = Clock::time_point::min();
   auto state = state_.lock();
   while (!state->stopping) {
     size_t ready = 0;
@@ -574,10 +735,27 @@ void Worker::watchdog_loop() {
     };
     state->queue.for_each(look_at);
     std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    std::vector<Job*> without_memory;
+    state->held.for_each([&](Job& job) {
+      const auto until = std::min(job.deadline, job.memory_deadline);
+      if (until <= now)
+        without_memory.push_back(&job);
+      else
+        next = std::min({next, until, now + kTryHeldEvery});
+    });
     Endings late;
     for (Job* job : expired) {
       stop(*state, *job, late);
       late.back().status = CallStatus::kTimedOut;
+    }
+    for (Job* job : without_memory) {
+      stop(*state, *job, late);
+      late.back().status = status_of(job->short_of);
+      late.back().error = memory_error(*job);
+    }
+    if (!short_of_memory_ && now >= try_held_at) {
+      ready += try_held(*state, 2 * options_.seats);
+      try_held_at = now + kTryHeldEvery;
     }
     for (Parked* parked : {&state->parked, &state->parked_outside}) {
       while (!parked->empty() && parked->begin()->first <= now) {
