@@ -53,7 +53,8 @@ std::optional<uint64_t> limit_of(const fs::path& group, bool version_2) {
 uint64_t used_by(const fs::path& group, bool version_2) {
   const uint64_t used = number_in(group / (version_2 ? "memory.current" : "memory.usage_in_bytes")).value_or(0);
   const auto stat = read_text(group / "memory.stat");
-  const uint64_t files = stat ? number_behind(*stat, version_2 ? "inactive_file" : "total_inactive_file").value_or(0) : 0;
+  const uint64_t files =
+      stat ? number_behind(*stat, version_2 ? "inactive_file" : "total_inactive_file").value_or(0) : 0;
   return used - std::min(used, files);
 }
 

@@ -1,4 +1,5 @@
-// How much memory this process can still get, and whether the machine, or the cgroup that the process is in, runs short.
+// How much memory this process can still get, and whether the machine, or the cgroup that the process is in, runs
+// short.
 //
 //   MemorySupply   /proc/meminfo and the limits of the process's cgroups -> bytes that are left, and who bounds them
 //   PressureFile   /proc/pressure/memory, memory.pressure of a cgroup of version 2 -> the kernel tells of stalls
