@@ -55,6 +55,7 @@ struct ServeOptions {
   uint64_t value_mib_max = 256;
   std::string keys;
   unsigned seats = std::max(2u, std::thread::hardware_concurrency());
+  bool preempt = true;
   IsolationOptions isolation;
   size_t queue_max = 10'000;
   size_t queue_per_tenant_max = 5'000;
@@ -317,6 +318,7 @@ Result<void> serve(const ServeOptions& options) {
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .preempt = options.preempt,
                          .tenant_concurrency_max = options.tenant_concurrency_max,
                          .chain = chain,
                          .memory = &memory->books(),
@@ -433,6 +435,8 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->type_name("DIR");
   add("--keys", options->keys, "JSON file of keys; needed for any address but loopback")->type_name("FILE");
   add("--seats", options->seats, "Calls that run at once")->check(CLI::Range(1, 1024));
+  add("--preempt", options->preempt,
+      "Calls that compute for long make way for others; false: each keeps its seat to its end");
   add("--cpu-groups", options->isolation.cpu_groups,
       "Whether guests' CPU weights are kept to, by a cgroup for each thread");
   add("--lockdown", options->isolation.lockdown,

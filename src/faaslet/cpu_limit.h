@@ -1,7 +1,7 @@
 // How much CPU time guests may use.
 //
 // A limit holds in guest code and in host functions, and no guest is ever stopped where the host holds a lock: a timer
-// of the thread's CPU clock interrupts it (faaslet/seat.h); in guest code it ends or sleeps right there, in a host
+// of the thread's CPU clock interrupts it (faaslet/seat.h); in guest code it ends or parks right there, in a host
 // function when that is done. A cgroup's quota would stop the thread anywhere, and with it whoever waits for what it
 // holds.
 #pragma once

@@ -7,12 +7,14 @@
 
 #include "base/check.h"
 #include "faaslet/builtins.h"
+#include "faaslet/interrupted_guest.h"
 #include "faaslet/seat.h"
 #include "faaslet/thread_state.h"
 
 extern "C" {
 uint32_t spore_enter(uint8_t* memory, uint64_t trampoline, uint64_t function, int64_t sp, uint64_t return_address);
 uint32_t spore_resume(uint8_t* memory);
+uint32_t spore_resume_interrupted(uint8_t* memory, const void* frame);
 uint32_t spore_dispatch(uint32_t call, uint8_t* memory, uint64_t thunk_return_address);
 }
 
@@ -28,6 +30,7 @@ constexpr uint32_t kNestedEntriesMax = 400;
 // Why spore_enter came back: EXIT_* in stubs.S, and what dispatch() returned.
 constexpr uint32_t kReturned = 0;
 static_assert(static_cast<uint32_t>(HostResult::kTrap) == 1, "EXIT_TRAPPED in stubs.S");
+constexpr uint32_t kParked = static_cast<uint32_t>(HostResult::kPark);
 
 }  // namespace
 
@@ -46,8 +49,12 @@ struct Dispatcher {
       spore_thread_state.trap_kind = static_cast<uint32_t>(TrapKind::kHostCall);
       spore_thread_state.trap_pc = 0;
     }
-    if (spore_thread_state.pause && result == HostResult::kDone) [[unlikely]]
-      spore_thread_state.seat->pause();
+    if (spore_thread_state.yields && result == HostResult::kDone && spore_thread_state.depth == 1) [[unlikely]] {
+      spore_thread_state.yields = false;
+      faaslet.pending_wait_ = spore_thread_state.yields_for;
+      faaslet.yielded_ = true;
+      return kParked;
+    }
     return static_cast<uint32_t>(result);
   }
 };
@@ -128,12 +135,18 @@ Outcome Faaslet::enter(uint32_t function, std::span<const wasm::Cell> arguments)
 
 Outcome Faaslet::resume(Seat& seat) {
   ThreadState& thread = spore_thread_state;
-  CHECK(thread.seat == &seat && header().guest_sp != 0, "resume() goes on with a parked Faaslet, on its seat");
+  CHECK(thread.seat == &seat && (interrupted_ || header().guest_sp != 0),
+        "resume() goes on with a parked Faaslet, on its seat");
   if (tracked_seat_ != thread.serial) tracked_seat_ = 0;
   Faaslet* const outer = std::exchange(thread.faaslet, this);
   ++thread.depth;
-  uint32_t exit = Dispatcher::dispatch(static_cast<uint32_t>(header().pending_call), 0);
-  if (exit == kReturned) exit = spore_resume(memory());
+  uint32_t exit = kReturned;
+  if (const auto interrupted = std::move(interrupted_)) {
+    exit = spore_resume_interrupted(memory(), interrupted->frame_for_this_thread());
+  } else {
+    if (!std::exchange(yielded_, false)) exit = Dispatcher::dispatch(static_cast<uint32_t>(header().pending_call), 0);
+    if (exit == kReturned) exit = spore_resume(memory());
+  }
   --thread.depth;
   thread.faaslet = outer;
   return finish(exit, static_cast<uint64_t>(object_->layout().stack_top));
@@ -152,6 +165,10 @@ Outcome Faaslet::finish(uint32_t exit, uint64_t stack_top) {
       return outcome;
     case HostResult::kPark:
       outcome.kind = Outcome::Kind::kParked;
+      if (header().guest_sp == 0) {  // between two of its instructions
+        interrupted_ = std::exchange(*spore_thread_state.interrupted, std::make_unique<InterruptedGuest>());
+        pending_wait_ = spore_thread_state.yields_for;
+      }
       outcome.wait = pending_wait_;
       return outcome;
     case HostResult::kExit:
@@ -167,24 +184,33 @@ Outcome Faaslet::finish(uint32_t exit, uint64_t stack_top) {
   } else {
     outcome.trap = {.kind = kind, .message = std::string(message_of(kind)), .stack = {}};
   }
-  // Where the guest was: at the trapping instruction, or behind the call of the stub that entered the host.
-  uint64_t pc = spore_thread_state.trap_pc;
-  uint64_t sp = spore_thread_state.trap_sp;
-  const auto top = reinterpret_cast<uint64_t>(memory()) + stack_top;
-  const auto bottom = reinterpret_cast<uint64_t>(memory() + object_->layout().stack_bottom);
-  if (pc == 0 && header().guest_sp != 0) {
-    constexpr uint64_t kSavedRegistersBytes = 6 * 8;
-    sp = reinterpret_cast<uint64_t>(memory()) + static_cast<uint64_t>(header().guest_sp) + kSavedRegistersBytes;
-    if (sp >= bottom && sp + 8 <= top) {
-      std::memcpy(&pc, reinterpret_cast<const void*>(sp), sizeof(pc));
-      --pc;  // into the call
-      sp += 8;
-    }
-  }
-  if (pc && outcome.trap.stack.empty()) outcome.trap.stack = object_->walk(pc, sp, top);
-  spore_thread_state.trap_pc = 0;
+  // Where the guest was: at the trapping instruction, or in a host call.
+  const uint64_t pc = std::exchange(spore_thread_state.trap_pc, 0);
+  if (outcome.trap.stack.empty())
+    outcome.trap.stack =
+        pc ? object_->walk(pc, spore_thread_state.trap_sp, address_of(stack_top)) : stack_of_host_call(stack_top);
   header().guest_sp = 0;
   return outcome;
+}
+
+uint64_t Faaslet::address_of(uint64_t stack_top) const { return reinterpret_cast<uint64_t>(memory()) + stack_top; }
+
+// From behind the call of the stub that entered the host.
+std::vector<Frame> Faaslet::stack_of_host_call(uint64_t stack_top) const {
+  constexpr uint64_t kSavedRegistersBytes = 6 * 8;
+  if (header().guest_sp == 0) return {};
+  const uint64_t sp = address_of(static_cast<uint64_t>(header().guest_sp)) + kSavedRegistersBytes;
+  const uint64_t top = address_of(stack_top);
+  if (sp < address_of(static_cast<uint64_t>(object_->layout().stack_bottom)) || sp + 8 > top) return {};
+  uint64_t pc;
+  std::memcpy(&pc, reinterpret_cast<const void*>(sp), sizeof(pc));
+  return object_->walk(pc - 1, sp + 8, top);
+}
+
+std::vector<Frame> Faaslet::stack() const {
+  const auto top = static_cast<uint64_t>(object_->layout().stack_top);
+  if (interrupted_) return object_->walk(interrupted_->pc(), interrupted_->sp(), address_of(top));
+  return has_slot() ? stack_of_host_call(top) : std::vector<Frame>{};
 }
 
 HostResult Faaslet::dispatch(uint32_t call) {

@@ -34,6 +34,8 @@ struct Outcome {
   Wait wait;              // kParked
 };
 
+class InterruptedGuest;
+
 class Faaslet {
  public:
   // `slot` is empty (as reserved, or cleared). `links`: one host function for each function import, in order.
@@ -51,6 +53,8 @@ class Faaslet {
   // From a host function this enters the guest again, on the stack above the frames that wait for it.
   Outcome start(Seat& seat, uint32_t function, std::span<const wasm::Cell> arguments = {});
   Outcome resume(Seat& seat);
+  // Where a parked guest is, innermost first; empty without a slot.
+  std::vector<Frame> stack() const;
   // start() for a host function, on the seat that it runs on. One that parks is not resumed.
   Outcome enter(uint32_t function, std::span<const wasm::Cell> arguments);
   // Of the last start() or resume() that ended kReturned.
@@ -100,7 +104,7 @@ class Faaslet {
   Result<InstanceState> capture() const;
 
   // Whether it may go on in another slot: between calls always; inside a host call if its code is of the optimised
-  // tier, which keeps no address of the slot on the stack.
+  // tier, which keeps no address of the slot on the stack; never between two of its instructions.
   bool can_move() const;
   // Writes down how this differs from its ProtoFaaslet and gives the slot, still full of the guest's pages. memory() is
   // null and nothing but move_into(), destruction and the const methods above is allowed then.
@@ -195,6 +199,8 @@ class Faaslet {
   HostResult call_thunk(Faaslet& target, uint32_t function);
   // What an entry ended with; `stack_top`, from M, is where its frames began.
   Outcome finish(uint32_t exit, uint64_t stack_top);
+  uint64_t address_of(uint64_t offset) const;  // from M, modulo 2^64
+  std::vector<Frame> stack_of_host_call(uint64_t stack_top) const;
   wasm::Cell constant_global(uint32_t index) const;
 
   Slot slot_;
@@ -217,6 +223,8 @@ class Faaslet {
   // What the last host call left for start() and resume() to report.
   Trap pending_trap_;
   Wait pending_wait_;
+  bool yielded_ = false;                           // parked behind a host call that is done
+  std::unique_ptr<InterruptedGuest> interrupted_;  // parked between two instructions
   int32_t pending_exit_code_ = 0;
   std::optional<Clock::time_point> atomic_wait_deadline_;
   std::unique_ptr<WindowWait> window_wait_;

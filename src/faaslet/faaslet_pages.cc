@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "faaslet/faaslet.h"
+#include "faaslet/interrupted_guest.h"
 #include "faaslet/page_scan.h"
 #include "faaslet/thread_state.h"
 
@@ -135,6 +136,8 @@ bool Faaslet::reset() {
   pending_trap_ = {};
   pending_wait_ = {};
   pending_exit_code_ = 0;
+  yielded_ = false;
+  interrupted_.reset();
   atomic_wait_deadline_.reset();
   window_wait_.reset();
   return true;
@@ -286,7 +289,8 @@ Result<InstanceState> Faaslet::capture() const {
 // ---- from slot to slot ----------------------------------------------------------------------------------------------
 
 bool Faaslet::can_move() const {
-  return proto_ && (!has_slot() || header().guest_sp == 0 || object_->object().tier == wasm::Tier::kOptimised);
+  return proto_ && !interrupted_ &&
+         (!has_slot() || header().guest_sp == 0 || object_->object().tier == wasm::Tier::kOptimised);
 }
 
 Result<Slot> Faaslet::move_out() {

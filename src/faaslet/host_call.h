@@ -23,9 +23,10 @@ using Clock = std::chrono::steady_clock;
 // What a parked guest waits for: whichever comes first.
 struct Wait {
   std::optional<Clock::time_point> deadline;
-  int fd = -1;         // a descriptor that stays open while parked
-  short events = 0;    // POLLIN, POLLOUT
-  bool child = false;  // until a call that this one awaits has ended (host/child_calls.h)
+  int fd = -1;             // a descriptor that stays open while parked
+  short events = 0;        // POLLIN, POLLOUT
+  bool child = false;      // until a call that this one awaits has ended (host/child_calls.h)
+  bool preempted = false;  // for nothing: somebody else was to have the seat
 };
 
 enum class HostResult : uint32_t { kDone = 0, kTrap, kPark, kExit };

@@ -126,21 +126,29 @@ TEST(Interrupts, OfAnEarlierCallDoNothing) {
 
 // ---- single steps ---------------------------------------------------------------------------------------------------
 
-enum ChildExit { kReturnedWell = 0, kInterruptedWell = 1, kWrong = 2 };
+enum ChildExit { kReturnedWell = 0, kInterruptedWell = 1, kWrong = 2, kParkedWell = 3 };
+
+enum class Ask { kInterrupt, kPreempt };
 
 // In the child: one call with an interrupt waiting behind the signal mask, then another that must be untouched.
-int run_traced(const testing::Ready& ready, const char* name) {
+int run_traced(const testing::Ready& ready, const char* name, Ask ask) {
   auto faaslet = restore(ready, {&kAddTen, 1});
   Seat& seat = testing::seat();
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGURG);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
-  seat.interrupt(seat.begin_call());
+  const uint64_t generation = seat.begin_call();
+  if (ask == Ask::kInterrupt)
+    seat.interrupt(generation);
+  else
+    seat.preempt(generation);
   const uint32_t function = testing::exported_function(faaslet->module(), name);
   ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
   ::raise(SIGSTOP);
-  const Outcome outcome = faaslet->start(seat, function);
+  Outcome outcome = faaslet->start(seat, function);
+  const bool parked = outcome.kind == Outcome::Kind::kParked;
+  if (parked) outcome = faaslet->resume(seat);
   seat.end_call();
   auto again = restore(ready, {&kAddTen, 1});
   const Outcome second = testing::call(*again, "run");
@@ -148,15 +156,15 @@ int run_traced(const testing::Ready& ready, const char* name) {
   if (outcome.kind == Outcome::Kind::kTrapped)
     return outcome.trap.kind == TrapKind::kInterrupted || outcome.trap.kind == TrapKind::kUnreachable ? kInterruptedWell
                                                                                                       : kWrong;
-  return outcome.kind == Outcome::Kind::kReturned && static_cast<uint32_t>(faaslet->result(0).low) == 23 ? kReturnedWell
-                                                                                                         : kWrong;
+  if (outcome.kind != Outcome::Kind::kReturned || static_cast<uint32_t>(faaslet->result(0).low) != 23) return kWrong;
+  return parked ? kParkedWell : kReturnedWell;
 }
 
 // Lets the interrupt through at the `step`-th instruction of stubs or guest code. The child's exit code, or -1 when it
 // ended before that many.
-int interrupt_at_step(const testing::Ready& ready, const char* name, int step) {
+int interrupt_at_step(const testing::Ready& ready, const char* name, int step, Ask ask) {
   const pid_t child = ::fork();
-  if (child == 0) ::_exit(run_traced(ready, name));
+  if (child == 0) ::_exit(run_traced(ready, name, ask));
   int status = 0;
   ::waitpid(child, &status, 0);  // the stop
   const auto stubs_begin = reinterpret_cast<uint64_t>(spore_enter);
@@ -197,13 +205,30 @@ TEST_P(SingleStep, AnInterruptAtAnyInstructionEndsThisCallOnly) {
   int step = 0;
   for (;; ++step) {
     ASSERT_LT(step, 5000);
-    const int result = interrupt_at_step(*ready, GetParam(), step);
+    const int result = interrupt_at_step(*ready, GetParam(), step, Ask::kInterrupt);
     if (result == -1) break;
     ++counts[result];
     ASSERT_TRUE(result == kReturnedWell || result == kInterruptedWell) << "step " << step << ": exit " << result;
   }
   std::printf("%d instructions: %d interrupted, %d too late\n", step, counts[kInterruptedWell], counts[kReturnedWell]);
   EXPECT_GT(counts[kInterruptedWell], 30);
+}
+
+TEST(SingleStepPreemption, AtAnyInstructionChangesNothing) {
+  const auto ready = prepare(kCallsTheHost);
+  ASSERT_TRUE(ready.has_value());
+  testing::seat();
+  std::map<int, int> counts;
+  int step = 0;
+  for (;; ++step) {
+    ASSERT_LT(step, 5000);
+    const int result = interrupt_at_step(*ready, "run", step, Ask::kPreempt);
+    if (result == -1) break;
+    ++counts[result];
+    ASSERT_TRUE(result == kReturnedWell || result == kParkedWell) << "step " << step << ": exit " << result;
+  }
+  std::printf("%d instructions: %d parked, %d did not\n", step, counts[kParkedWell], counts[kReturnedWell]);
+  EXPECT_GT(counts[kParkedWell], 30);
 }
 
 }  // namespace

@@ -1,17 +1,17 @@
 // Signals: what a fault or an interrupt means depends on where the program counter is.
 //
-//   where                          fault                                interrupt
-//   code arena                     trap, by the address                 trap kInterrupted, at once
-//   a stub, still with the guest   stack overflow                       noted; seen when the host function is done
-//   a stub's armed range           trap, by the address                 trap kInterrupted, at once
-//   guarded copy                   the copy returns false               noted
-//   anywhere else                  ours: the previous handler, or death noted
+//   where                          fault                                interrupt                 preemption
+//   code arena                     trap, by the address                 trap kInterrupted         parks
+//   a stub, still with the guest   stack overflow                       noted                     noted
+//   a stub's armed range           trap, by the address                 trap kInterrupted         noted
+//   guarded copy                   the copy returns false               noted                     noted
+//   anywhere else                  ours: the previous handler, or death noted                     noted
 //
-// The timer of a seat's CPU limit comes as the same signal. It counts what the guest has used, and is then an interrupt
-// where nothing is left; where the quota is in debt, a guest in the code arena or an armed range sleeps in the handler,
-// any other later, in pause().
+// What is noted is seen when the host function is done. The timer of a seat's CPU limit comes as the same signal. It
+// counts what the guest has used; that is an interrupt where nothing is left, a preemption where the quota is in debt.
 //
-// A handler only edits the interrupted context; it never jumps and takes no lock.
+// A handler only edits the interrupted context, and keeps a copy of it of a guest that parks; it never jumps and takes
+// no lock.
 #include "faaslet/seat.h"
 
 #include <pthread.h>
@@ -27,6 +27,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "faaslet/interrupted_guest.h"
 #include "faaslet/thread_state.h"
 #include "wasm/abi.h"
 
@@ -39,6 +40,8 @@ uint8_t spore_cpu_features = 0;
 #define SPORE_LABEL(name) extern __attribute__((visibility("hidden"))) const char name[]
 SPORE_LABEL(spore_enter_armed);
 SPORE_LABEL(spore_enter_armed_end);
+SPORE_LABEL(spore_resume_armed);
+SPORE_LABEL(spore_resume_armed_end);
 SPORE_LABEL(spore_landing);
 SPORE_LABEL(spore_host_call);
 SPORE_LABEL(spore_host_call_pushes);
@@ -64,10 +67,12 @@ struct Seat::State {
   pid_t thread = 0;
   std::atomic<uint64_t> current{0};    // generation that runs now, 0: none
   std::atomic<uint64_t> requested{0};  // generation that is to stop
+  std::atomic<uint64_t> preempted{0};  // generation that is to give up the seat
   uint64_t last = 0;
   uint64_t serial = 0;
   void* signal_stack = nullptr;
   stack_t previous_stack{};
+  std::unique_ptr<InterruptedGuest> interrupted = std::make_unique<InterruptedGuest>();
 
   // The limit of CPU time; this thread's and its handler's alone.
   std::optional<timer_t> cpu_timer;  // made for the first limit
@@ -101,7 +106,15 @@ bool within(uint64_t pc, const char* begin, const char* end) {
 bool in_arena(uint64_t pc) { return pc >= wasm::kArenaBase && pc < wasm::kArenaBase + wasm::kArenaBytes; }
 bool in_armed_stub(uint64_t pc) {
   return within(pc, spore_enter_armed, spore_enter_armed_end) ||
+         within(pc, spore_resume_armed, spore_resume_armed_end) ||
          within(pc, spore_host_return_armed, spore_host_return_armed_end);
+}
+
+void leave_guest(ucontext_t* context, HostResult why) {
+  greg_t* registers = context->uc_mcontext.gregs;
+  registers[REG_RAX] = static_cast<greg_t>(why);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(spore_landing);
+  registers[REG_EFL] &= ~0x400;  // DF
 }
 
 void stop_guest(ucontext_t* context, TrapKind kind) {
@@ -110,9 +123,16 @@ void stop_guest(ucontext_t* context, TrapKind kind) {
   spore_thread_state.trap_kind = static_cast<uint32_t>(kind);
   spore_thread_state.trap_pc = in_arena(pc) ? pc : 0;
   spore_thread_state.trap_sp = static_cast<uint64_t>(registers[REG_RSP]);
-  registers[REG_RAX] = 1;  // EXIT_TRAPPED
-  registers[REG_RIP] = reinterpret_cast<greg_t>(spore_landing);
-  registers[REG_EFL] &= ~0x400;  // DF
+  leave_guest(context, HostResult::kTrap);
+}
+
+// The guest parks right here, or when its host function is done.
+void park_guest(ucontext_t* context, const Wait& wait) {
+  ThreadState& thread = spore_thread_state;
+  const bool here = in_arena(static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP])) && thread.depth == 1;
+  thread.yields_for = wait;
+  thread.yields = !(here && *thread.interrupted && (*thread.interrupted)->take(*context));
+  if (!thread.yields) leave_guest(context, HostResult::kPark);
 }
 
 // A host call's stub faulted while it saved registers. The guest was at the call, whose return address lies above what
@@ -174,36 +194,17 @@ std::chrono::nanoseconds read_clock(clockid_t clock) {
 }
 Clock::time_point clock_now() { return Clock::time_point(read_clock(CLOCK_MONOTONIC)); }
 
-// Sleeps until then, or until a signal comes that `mask` lets in.
-void sleep_until(Clock::time_point time, uint64_t mask) {
-  const auto left = std::max(std::chrono::nanoseconds(time - clock_now()), std::chrono::nanoseconds(0)).count();
-  const timespec timeout{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
-  ::syscall(SYS_ppoll, nullptr, 0, &timeout, &mask, sizeof(mask));
-}
-
-// Counts what was used since it last did. When the guest may go on.
-Clock::time_point count_cpu(Seat::State& seat) {
+// Counts what was used since it last did. When the guest may go on, if not now.
+std::optional<Clock::time_point> count_cpu(Seat::State& seat) {
   const auto used_until = read_clock(CLOCK_THREAD_CPUTIME_ID);
   const auto used = used_until - seat.cpu_counted;
-  const auto now = clock_now();
   seat.cpu_counted = used_until;
   if (seat.cpu_limit.left != std::chrono::nanoseconds::max()) seat.cpu_limit.left -= used;
-  if (!seat.cpu_limit.quota) return now;
+  if (!seat.cpu_limit.quota) return std::nullopt;
+  const auto now = clock_now();
   seat.cpu_limit.quota->charge(used, now);
-  return seat.cpu_limit.quota->runs_again(now);
-}
-
-void on_cpu_timer(Seat::State& seat, ucontext_t* context, bool in_guest) {
-  const auto runs_again = count_cpu(seat);
-  if (seat.cpu_limit.left.count() <= 0) {
-    seat.cpu_used_up = true;
-    seat.requested.store(seat.current.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  } else if (!in_guest) {
-    spore_thread_state.pause = runs_again > clock_now();
-  } else {
-    const uint64_t others = context->uc_sigmask.__val[0] & ~(1ull << (kInterruptSignal - 1));
-    while (spore_thread_state.pending == 0 && clock_now() < runs_again) sleep_until(runs_again, others);
-  }
+  const auto runs_again = seat.cpu_limit.quota->runs_again(now);
+  return runs_again > now ? std::optional(runs_again) : std::nullopt;
 }
 
 __attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt(int, siginfo_t* info,
@@ -212,15 +213,27 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt
   const int error = errno;
   auto* context = static_cast<ucontext_t*>(context_pointer);
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
-  const bool in_guest = in_arena(pc) || in_armed_stub(pc);
-  if (info->si_code == SI_TIMER && g_seat->cpu_limited) on_cpu_timer(*g_seat, context, in_guest);
-  errno = error;
+  std::optional<Clock::time_point> runs_again;
   const uint64_t current = g_seat->current.load(std::memory_order_relaxed);
-  if (current == 0 || g_seat->requested.load(std::memory_order_relaxed) != current) return;  // too late: another call
-  if (in_guest) {
-    stop_guest(context, TrapKind::kInterrupted);
-  } else {
-    spore_thread_state.pending = 1;
+  if (info->si_code == SI_TIMER && g_seat->cpu_limited) {
+    runs_again = count_cpu(*g_seat);
+    if (g_seat->cpu_limit.left.count() <= 0) {
+      g_seat->cpu_used_up = true;
+      g_seat->requested.store(current, std::memory_order_relaxed);
+    }
+  }
+  errno = error;
+  if (current == 0) return;
+  if (g_seat->requested.load(std::memory_order_relaxed) == current) {  // else too late: that was another call
+    if (in_arena(pc) || in_armed_stub(pc))
+      stop_guest(context, TrapKind::kInterrupted);
+    else
+      spore_thread_state.pending = 1;
+  } else if (runs_again) {
+    park_guest(context, {.deadline = runs_again});
+  } else if (g_seat->preempted.load(std::memory_order_relaxed) == current) {
+    g_seat->preempted.store(0, std::memory_order_relaxed);
+    park_guest(context, {.preempted = true});
   }
 }
 
@@ -251,6 +264,7 @@ Seat::Seat() : state_(std::make_unique<State>()) {
   CHECK(::sigaltstack(&stack, &state_->previous_stack) == 0, errno);
   g_seat = state_.get();
   spore_thread_state.seat = this;
+  spore_thread_state.interrupted = &state_->interrupted;
   static std::atomic<uint64_t> seats{0};
   spore_thread_state.serial = state_->serial = ++seats;
 }
@@ -258,6 +272,7 @@ Seat::Seat() : state_(std::make_unique<State>()) {
 Seat::~Seat() {
   CHECK(::gettid() == state_->thread);
   spore_thread_state.seat = nullptr;
+  spore_thread_state.interrupted = nullptr;
   spore_thread_state.serial = 0;
   g_seat = nullptr;
   if (state_->cpu_timer) ::timer_delete(*state_->cpu_timer);
@@ -269,6 +284,7 @@ uint64_t Seat::serial() const { return state_->serial; }
 
 uint64_t Seat::begin_call() {
   spore_thread_state.pending = 0;
+  spore_thread_state.yields = false;
   state_->current.store(++state_->last, std::memory_order_release);
   return state_->last;
 }
@@ -281,6 +297,12 @@ void Seat::end_call() {
 void Seat::interrupt(uint64_t generation) {
   if (state_->current.load(std::memory_order_acquire) != generation) return;
   state_->requested.store(generation, std::memory_order_release);
+  ::syscall(SYS_tgkill, ::getpid(), state_->thread, kInterruptSignal);
+}
+
+void Seat::preempt(uint64_t generation) {
+  if (state_->current.load(std::memory_order_acquire) != generation) return;
+  state_->preempted.store(generation, std::memory_order_release);
   ::syscall(SYS_tgkill, ::getpid(), state_->thread, kInterruptSignal);
 }
 
@@ -317,22 +339,7 @@ bool Seat::end_cpu_limit() {
   const itimerspec none{};
   ::timer_settime(*state_->cpu_timer, 0, &none, nullptr);
   if (state_->cpu_limit.quota) count_cpu(*state_);
-  spore_thread_state.pause = false;
   return state_->cpu_used_up;
-}
-
-void Seat::pause() {
-  spore_thread_state.pause = false;
-  uint64_t before = 0;
-  const uint64_t all = ~0ull;
-  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
-  while (!interrupted()) {
-    const auto now = clock_now();
-    const auto runs_again = state_->cpu_limit.quota->runs_again(now);
-    if (runs_again <= now) break;
-    sleep_until(runs_again, before);
-  }
-  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof(before));
 }
 
 }  // namespace spore::faaslet

@@ -39,14 +39,17 @@ class Seat {
   // Whether the current call has been interrupted; for the code that waits on behalf of a parked guest.
   bool interrupted() const;
 
+  // The guest of that generation is to give up the seat: it parks, with Wait::preempted, in guest code between any two
+  // instructions, in a host function when that is done. In the few places where it cannot (at the border between the
+  // two, in a guest that a host function has entered) it may be missed: ask again. Any thread, as interrupt().
+  void preempt(uint64_t generation);
+
   // From now until end_cpu_limit() the CPU time of this thread counts against the limit, in a call. A guest that has
-  // used it up is interrupted; one whose quota is in debt sleeps. This seat's thread only. kResourceExhausted: the
-  // kernel has no timer for it.
+  // used it up is interrupted; one whose quota is in debt parks until that is paid. This seat's thread only.
+  // kResourceExhausted: the kernel has no timer for it.
   Result<void> limit_cpu(const CpuLimit& limit);
   // Whether the guest was interrupted because it had nothing left.
   bool end_cpu_limit();
-  // Sleeps while the quota is in debt, or until the call is interrupted. For the way back from a host function.
-  void pause();
 
  private:
   std::unique_ptr<State> state_;

@@ -110,6 +110,18 @@
         wrgsbase %rdi
         jmp host_return
 
+// uint32_t spore_resume_interrupted(M, frame): goes on where a guest was stopped between two instructions.
+        function spore_resume_interrupted
+        leave_host
+        cmpl $0, STATE(PENDING)
+        jne interrupted
+        label spore_resume_armed
+        wrgsbase %rdi
+        mov %rsi, %rsp
+        mov $15, %eax                   // rt_sigreturn
+        syscall
+        label spore_resume_armed_end
+
 // Where the outermost guest frame returns to, by way of the stub page.
         function spore_enter_return
         mov $EXIT_RETURNED, %eax

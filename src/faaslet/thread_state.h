@@ -3,10 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+
+#include "faaslet/host_call.h"
 
 namespace spore::faaslet {
 
 class Faaslet;
+class InterruptedGuest;
 class Seat;
 
 struct ThreadState {
@@ -19,7 +23,9 @@ struct ThreadState {
   Seat* seat = nullptr;
   uint32_t depth = 0;   // of entries within each other
   uint64_t serial = 0;  // of the seat: no other seat of this process ever has it; 0: none
-  bool pause = false;   // the quota of CPU time ran out in a host function: Seat::pause() when that is done
+  bool yields = false;  // the guest is to park, for `yields_for`, when its host function is done
+  Wait yields_for;
+  std::unique_ptr<InterruptedGuest>* interrupted = nullptr;  // the seat's: room for the next one, or the last one
 };
 static_assert(offsetof(ThreadState, host_sp) == 0, "stubs.S");
 static_assert(offsetof(ThreadState, pending) == 8, "stubs.S");

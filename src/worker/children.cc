@@ -196,11 +196,11 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
     tree_->bytes += input_bytes;
     children_.emplace(handle, std::move(child));
     last_handle_ = handle;
-    worker_.watch(*state, job->deadline);
     if (loaded) {
-      state->queue.add(std::move(job));
+      worker_.enqueue(*state, std::move(job), now);
       wake = state->running < worker_.options_.seats && state->queue.has_ready();
     } else {
+      worker_.watch_deadline(*state, job->deadline);
       Job& waits = *job;
       waits.place = Job::Place::kLoading;
       waits.at = state->loading.insert(state->loading.end(), std::move(job));
@@ -233,8 +233,7 @@ void Worker::loaded(const std::shared_ptr<Children>& parent, uint32_t handle,
       job.request.loading = std::max(microseconds(1), duration_cast<microseconds>(Clock::now() - job.submitted));
       job.tree->graph.calls[job.record].version = job.request.function->version.number;
       job.limit_time();
-      watch(*state, job.deadline);
-      state->queue.add(std::move(owned));
+      enqueue(*state, std::move(owned), Clock::now());
       wake = state->queue.has_ready() && state->running < options_.seats;
     } else {
       failed.push_back({.job = std::move(owned), .status = CallStatus::kFailed, .error = std::move(function).error()});

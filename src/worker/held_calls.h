@@ -1,5 +1,6 @@
-// Calls that could not begin for want of memory, in the order in which they came: each is tried again, one after
-// another, until there is room or its time is up. Guarded by the worker's state.
+// Calls that could not begin for want of memory, or not go on: each is tried again, one after another, until there is
+// room or its time is up. Those that go on are first, as they have memory to give back; the others are in the order in
+// which they came. Guarded by the worker's state.
 #pragma once
 
 #include <list>
@@ -26,7 +27,7 @@ class HeldCalls {
     added.place = Job::Place::kHeld;
     bytes_ += added.waiting_bytes();
     ++of_tenant_[added.tenant()];
-    added.at = jobs_.insert(jobs_.end(), std::move(job));
+    added.at = jobs_.insert(added.run ? jobs_.begin() : jobs_.end(), std::move(job));
   }
   JobPtr take(Job& job) {
     JobPtr owned = std::move(*job.at);

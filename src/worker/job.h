@@ -15,15 +15,20 @@
 namespace spore::worker {
 
 class Children;
+struct TenantShare;
 struct CallTree;
 struct Job;
 using JobPtr = std::unique_ptr<Job>;
 using Parked = std::multimap<Clock::time_point, JobPtr>;  // by Job::wakes_at()
 
-// Which waiting call is next: one that has begun, before those that have not; then the one deepest in its tree, as
-// others wait for it.
+// Which waiting call of a tenant is next, the highest: then the one deepest in its tree, as others wait for it.
 struct Rank {
-  bool begun = false;
+  enum class Stage : uint8_t {
+    kLong,   // it has begun, and computes for long
+    kNew,    // it has not begun
+    kBegun,  // it has
+  };
+  Stage stage = Stage::kNew;
   uint32_t depth = 0;
   Priority priority = Priority::kNormal;
   auto operator<=>(const Rank&) const = default;
@@ -56,15 +61,20 @@ struct Job : Unsettled {
   std::optional<host::Run> run;
   std::shared_ptr<Children> children;  // those that it has itself; null: it cannot have any
 
-  // Of a call that found no memory to begin in (held_calls.h): who had none, and how long it waits for it.
+  // Of a call that found no memory to begin or go on in (held_calls.h): who had none, and how long it waits for it.
   MemoryAccount::Refusal short_of = MemoryAccount::Refusal::kNone;
   Clock::time_point memory_deadline;
 
   Place place = Place::kNowhere;
-  void* seat = nullptr;               // kRunning: the Worker::Attachment
+  void* seat = nullptr;                   // kRunning: the Worker::Attachment
+  Clock::time_point seated_at;            // kRunning: since when (call_queue.h)
+  std::chrono::nanoseconds seat_time{0};  // that its tenant was charged for, when it last left one
+  std::chrono::nanoseconds cpu_time{0};   // that its guest had used then
+  std::chrono::nanoseconds cpu_charged{0};
+  TenantShare* share = nullptr;       // kRunning, or ready: who pays for the seat (call_queue.h)
   std::list<JobPtr>::iterator at;     // kLoading, kQueued, kHeld: in the list of them
   std::list<Job*>::iterator turn_at;  // kQueued (call_queue.h)
-  Rank rank;                          // the same
+  Rank rank;                          // when it was last queued (call_queue.h)
   unsigned gates_passed = 0;          // where it counts (call_queue.h)
   bool is_ready = false;              // kQueued: it waits for a seat alone
   Clock::time_point ready_at;         // while it is parked

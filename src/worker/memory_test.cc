@@ -40,7 +40,7 @@ constexpr std::string_view kSleep16 = R"((module
 constexpr std::string_view kSpin = R"((module (memory (export "memory") 256)
     (func (export "spore_call") (loop $again (br $again)))))";
 
-// 16 MiB of memory; writes it all, and then 1 MiB eight times to the output.
+// Writes 1 MiB eight times to the output.
 constexpr std::string_view kOutput = R"((module
     (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
     (memory (export "memory") 16) (data (i32.const 0) "x")
@@ -132,13 +132,11 @@ TEST(Memory, IdleFaasletsGoFirstThoseOfTheTenant) {
   const auto others = function(kSleep16, {}, "other");
   EXPECT_EQ(call(world.pool, sleeping(sleep, milliseconds(0))).status, CallStatus::kOk);
   EXPECT_EQ(call(world.pool, sleeping(others, milliseconds(0))).status, CallStatus::kOk);
-  EXPECT_GT(call(world.pool, request(grow)).exit_code, 54) << "what an idle one could touch is nobody's need";
-  const WorkerStats stats = world.pool.worker.stats();
-  EXPECT_EQ(stats.pool.idle_resident, 3u) << "they hold next to nothing: none had to go";
-  // One that holds as much as it may have has to.
+  EXPECT_GT(call(world.pool, request(grow)).exit_code, 44) << "what an idle one could touch is nobody's need";
+  EXPECT_GE(world.pool.worker.stats().pool.shed, 1u) << "and in the end what it holds";
+  // So does one that holds as much as it may.
   const auto again = function(kGrow, {}, "tenant");
-  EXPECT_GT(call(world.pool, request(again)).exit_code, 30);
-  EXPECT_GE(world.pool.worker.stats().pool.shed, 1u);
+  EXPECT_GT(call(world.pool, request(again)).exit_code, 44);
   EXPECT_EQ(call(world.pool, sleeping(others, milliseconds(0))).start, StartKind::kWarm) << "others' stay";
 }
 
@@ -203,18 +201,19 @@ TEST(Memory, CallsThatWaitCountForWhatTheyHold) {
 }
 
 TEST(Memory, ACallWhoseMemoryIsGoneWhenItGoesOnEndsAndSaysWhy) {
-  World world({.bytes_max = 400 * kMiB, .bytes_per_tenant_max = 45 * kMiB});
+  World world({.bytes_max = 400 * kMiB, .bytes_per_tenant_max = 60 * kMiB});
+  const auto spin = function(kSpin), spin_too = function(kSpin);
   auto sleeps = start(world.pool.worker, sleeping(function(kSleep16), milliseconds(400)));
   wait_until([&] { return world.pool.worker.stats().parked == 1; });
   // Takes what that one does not hold while it sleeps, and goes on for longer.
-  auto takes = start(world.pool.worker, request(function(kSpin)));
+  auto takes = start(world.pool.worker, request(spin));
   wait_until([&] { return world.pool.worker.stats().running == 1; });
-  auto takes_too = start(world.pool.worker, request(function(kSpin)));
+  auto takes_too = start(world.pool.worker, request(spin_too));
   wait_until([&] { return world.pool.worker.stats().running == 2; });
   const CallResult ended = sleeps.get();
   EXPECT_EQ(ended.status, CallStatus::kFailed);
   EXPECT_EQ(ended.error.code, ErrorCode::kResourceExhausted);
-  EXPECT_NE(ended.error.message.find("45 MiB"), std::string::npos) << ended.error.message;
+  EXPECT_NE(ended.error.message.find("60 MiB"), std::string::npos) << ended.error.message;
   world.pool.worker.cancel_all();
   takes.get(), takes_too.get();
 }
@@ -241,7 +240,7 @@ TEST(Memory, AHostThatStaysShortRefuses) {
 
 TEST(Memory, OutputsAndFilesCount) {
   {
-    World world({.bytes_max = 400 * kMiB, .bytes_per_tenant_max = 8 * kMiB});
+    World world({.bytes_max = 400 * kMiB, .bytes_per_tenant_max = 14 * kMiB});
     const CallResult ended = call(world.pool, request(function(kOutput)));
     EXPECT_EQ(ended.status, CallStatus::kTrapped);
     EXPECT_NE(ended.trap.message.find("no room for the output"), std::string::npos) << ended.trap.message;
@@ -278,7 +277,7 @@ TEST(Memory, AllOfItIsGivenBack) {
     std::deque<std::future<CallResult>> calls;
     for (int i = 0; i < 600; ++i) {
       auto next = sleeping(functions[random() % functions.size()], milliseconds(random() % 40));
-      next.timeout = milliseconds(20 + random() % 60);
+      next.timeout = milliseconds(50 + random() % 100);
       if (random() % 4 == 0) next.input.resize(random() % kMiB);
       const CallId id = next.id;
       calls.push_back(start(pool.worker, std::move(next)));
@@ -292,9 +291,8 @@ TEST(Memory, AllOfItIsGivenBack) {
     for (auto& each : calls) ++outcomes[static_cast<size_t>(each.get().status)];
     for (const char* tenant : {"a", "b", "c"}) EXPECT_LE(books.account_of(tenant)->total().bytes(), 70 * kMiB);
   }
-  EXPECT_GT(outcomes[static_cast<size_t>(CallStatus::kOk)], 10u);
-  EXPECT_GT(outcomes[static_cast<size_t>(CallStatus::kExited)], 10u);
-  EXPECT_GT(outcomes[static_cast<size_t>(CallStatus::kTimedOut)], 10u);
+  for (const CallStatus status : {CallStatus::kOk, CallStatus::kExited, CallStatus::kTimedOut, CallStatus::kCancelled})
+    EXPECT_GT(outcomes[static_cast<size_t>(status)], 0u) << to_string(status);
   EXPECT_EQ(books.total().bytes(), 0u);
   for (const uint64_t bytes : books.total().by_kind()) EXPECT_EQ(bytes, 0u);
 }

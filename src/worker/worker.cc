@@ -20,12 +20,8 @@ using std::chrono::microseconds;
 
 namespace {
 
-constexpr uint64_t kOutputHeldMax = 256 << 10;  // of a call whose output can go to a stream
-constexpr auto kTryHeldEvery = std::chrono::milliseconds(20);
-// Of parked calls that may be charged for more than they hold: how many are asked for, and looked at for whose they
-// are.
-constexpr size_t kSettledAtOnce = 64;
-constexpr size_t kUnsettledLooks = 1'000;
+constexpr std::chrono::milliseconds kAskAgain(1);  // those that are to make way and have not
+constexpr uint64_t kOutputHeldMax = 256 << 10;     // of a call whose output can go to a stream
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
@@ -41,10 +37,6 @@ PoolOptions pool_options(const WorkerOptions& options) {
   PoolOptions out = options.pool;
   out.memory = options.memory;
   return out;
-}
-
-CallStatus status_of(MemoryAccount::Refusal refusal) {
-  return refusal == MemoryAccount::Refusal::kHost ? CallStatus::kHostMemory : CallStatus::kTenantMemory;
 }
 
 }  // namespace
@@ -138,7 +130,7 @@ void Worker::submit(CallRequest request, CallDone done) {
   job->deadline = now + timeout;
   job->short_of = charge_input(*job, job->tenant());
   if (job->short_of != MemoryAccount::Refusal::kNone)
-    return job->done(refused(job->request.id, status_of(job->short_of), memory_error(*job)));
+    return job->done(refused(job->request.id, memory_status(job->short_of), memory_error(*job)));
   Attachment* here = current_attachment();
   bool wake = false;
   std::optional<CallStatus> refusal;
@@ -148,20 +140,25 @@ void Worker::submit(CallRequest request, CallDone done) {
       refusal = CallStatus::kDraining;
     } else if (here && !here->running_.job && state->running < options_.seats && !state->queue.has_ready() &&
                state->queue.enter(*job)) {
-      occupy(*state, *here, *job);
+      occupy(*state, *here, *job, now);
     } else {
       here = nullptr;
       refusal = refusal_of(*state, job->tenant(), job->waiting_bytes());
       if (!refusal) {
-        watch(*state, job->deadline);
-        state->queue.add(std::move(job));
+        enqueue(*state, std::move(job), now);
         wake = state->running < options_.seats && state->queue.has_ready();
+        if (!wake) watch(*state, make_way(*state, now));
       }
     }
   }
   if (refusal) return job->done(refused(job->request.id, *refusal));
   if (here) return run(*here, std::move(job));
   if (wake) wake_();
+}
+
+void Worker::enqueue(State& state, JobPtr job, Clock::time_point now) {
+  watch_deadline(state, job->deadline);
+  state.queue.add(std::move(job), now);
 }
 
 void Worker::run_queued() {
@@ -171,19 +168,63 @@ void Worker::run_queued() {
   {
     auto state = state_.lock();
     if (here->running_.job || state->running >= options_.seats) return;
-    job = state->queue.next();
-    if (!job) return;
-    occupy(*state, *here, *job);
+    job = seat_next(*state, *here, Clock::now());
   }
-  run(*here, std::move(job));
+  if (job) run(*here, std::move(job));
 }
 
-void Worker::occupy(State& state, Attachment& here, Job& job) {
+// ---- seats ----------------------------------------------------------------------------------------------------------
+
+void Worker::occupy(State& state, Attachment& here, Job& job, Clock::time_point now) {
   ++state.running;
-  here.running_ = {.job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false};
+  here.running_ = {
+      .job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false, .preempted = {}};
   job.place = Job::Place::kRunning;
   job.seat = &here;
+  state.queue.seated(job, now);
   watch(state, job.deadline);
+  if (options_.preempt && state.queue.has_ready()) watch(state, state.queue.makes_way_at(job, now));
+}
+
+JobPtr Worker::seat_next(State& state, Attachment& here, Clock::time_point now) {
+  JobPtr job = state.queue.next();
+  if (job) occupy(state, here, *job, now);
+  return job;
+}
+
+void Worker::leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now) {
+  here.running_.job = nullptr;
+  job.place = Job::Place::kNowhere;
+  --state.running;
+  if (job.instance) job.cpu_time = job.instance->state().cpu_time_before;
+  state.queue.left_seat(job, now);
+}
+
+Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
+  auto again = Clock::time_point::max();
+  if (!options_.preempt || !state.queue.has_ready() || state.running < options_.seats) return again;
+  size_t asked = 0;
+  std::vector<Attachment*> due;
+  for (Attachment* attachment : state.attachments) {
+    const auto& running = attachment->running_;
+    if (!running.job) continue;
+    if (running.preempted && now < *running.preempted + kAskAgain) {
+      ++asked;
+      again = std::min(again, *running.preempted + kAskAgain);
+    } else if (const auto at = state.queue.makes_way_at(*running.job, now); at <= now) {
+      due.push_back(attachment);
+    } else {
+      again = std::min(again, at);
+    }
+  }
+  std::ranges::sort(due, {}, [](const Attachment* attachment) { return attachment->running_.job->seated_at; });
+  for (Attachment* attachment : due) {
+    if (asked++ >= state.queue.ready()) break;
+    attachment->running_.preempted = now;
+    attachment->seat_.preempt(attachment->running_.generation);
+    again = std::min(again, now + kAskAgain);
+  }
+  return again;
 }
 
 // ---- ending from outside --------------------------------------------------------------------------------------------
@@ -254,7 +295,9 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
 CallResult Worker::finish_early(Job& job, const Ending& ending) {
   const bool began = job.run.has_value();
   CallResult result;
+  std::vector<faaslet::Frame> stack;
   if (began) {
+    stack = job.instance->faaslet().stack();
     result = finish(job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
   } else {
     result.id = job.request.id;
@@ -264,6 +307,8 @@ CallResult Worker::finish_early(Job& job, const Ending& ending) {
   result.error = ending.error;
   result.trap.kind = wasm::TrapKind::kInterrupted;
   result.trap.message = began ? "the call ended while it waited" : "the call ended before it could start";
+  if (began && job.run->wait().preempted) result.trap.message = faaslet::message_of(result.trap.kind);
+  result.trap.stack = std::move(stack);
   return result;
 }
 
@@ -278,7 +323,7 @@ void Worker::end(Endings endings) {
       auto state = state_.lock();
       state->queue.leave(job);
       result.duration = duration_cast<microseconds>(Clock::now() - job.submitted);
-      if (JobPtr parent = settle(*state, job, result, endings)) state->queue.add(std::move(parent));
+      if (JobPtr parent = settle(*state, job, result, endings)) enqueue(*state, std::move(parent), Clock::now());
       wake = state->queue.has_ready() && state->running < options_.seats;
     }
     if (wake) wake_();
@@ -331,11 +376,10 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
       }
     }
     result = finish(*job, std::move(*ended));
-  } else if (job->short_of != MemoryAccount::Refusal::kNone && !job->run) {
-    hold(here, std::move(job));
-    return nullptr;
+  } else if (job->short_of != MemoryAccount::Refusal::kNone) {
+    return hold(here, std::move(job));
   } else {
-    if (job->run) {
+    if (job->run) {  // it has no slot
       result = finish(*job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
       job->instance.reset();
     }
@@ -346,27 +390,31 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
   here.seat_.end_call();
   if (job->instance) pool_.give(std::move(job->instance), here.serial_);
 
-  JobPtr parent;
+  JobPtr next;
   Endings stopped;
   bool more = false;
   {
     auto state = state_.lock();
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
-    here.running_.job = nullptr;
-    job->place = Job::Place::kNowhere;
-    --state->running;
+    const auto now = Clock::now();
+    leave_seat(*state, here, *job, now);
     state->queue.leave(*job);
-    result.duration = duration_cast<microseconds>(Clock::now() - job->submitted) + job->request.loading;
-    parent = settle(*state, *job, result, stopped);
-    if (parent) occupy(*state, here, *parent);
-    if (!short_of_memory_) try_held(*state, 1);
+    result.duration = duration_cast<microseconds>(now - job->submitted) + job->request.loading;
+    next = settle(*state, *job, result, stopped);
+    if (next && state->queue.may_hand_on(*next)) {
+      occupy(*state, here, *next, now);
+    } else if (next) {
+      enqueue(*state, std::move(next), now);
+      next = seat_next(*state, here, now);
+    }
+    if (!short_of_memory_) try_held(*state, 1, now);
     more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
   if (!stopped.empty()) end(std::move(stopped));
   if (job->parent && hooks_.ended) hooks_.ended(result, *job->request.function, job->input_bytes);
   if (job->done) job->done(std::move(result));
-  return parent;
+  return next;
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
@@ -375,12 +423,13 @@ Result<void> Worker::prepare(Attachment& here, Job& job) {
     TRY(find_faaslet(here, job));
     return begin(here, job);
   }
-  faaslet::Faaslet& faaslet = job.instance->faaslet();
-  if (!faaslet.has_slot()) parked_bytes_ -= faaslet.parked_bytes();
   // What it did not hold while it waited may have gone to others.
+  faaslet::Faaslet& faaslet = job.instance->faaslet();
   job.short_of = faaslet.cover_memory();
   if (job.short_of != MemoryAccount::Refusal::kNone) return std::unexpected(memory_error(job));
+  job.memory_deadline = {};
   if (faaslet.has_slot()) return {};
+  parked_bytes_ -= faaslet.parked_bytes();
   return pool_.give_slot(*job.instance);
 }
 
@@ -398,7 +447,10 @@ Result<void> Worker::find_faaslet(Attachment& here, Job& job) {
     ASSIGN_OR_RETURN(job.instance, pool_.restore(*job.request.function));
   }
   job.short_of = job.instance->faaslet().cover_memory();
-  if (job.short_of == MemoryAccount::Refusal::kNone) return {};
+  if (job.short_of == MemoryAccount::Refusal::kNone) {
+    job.memory_deadline = {};
+    return {};
+  }
   job.instance.reset();
   job.start = StartKind::kNone;
   return std::unexpected(memory_error(job));
@@ -454,21 +506,30 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
     const auto& running = here.running_;
     if (running.timed_out || running.cancelled) return Park::kRefused;
     if (wait.child && job->children->woken_) return Park::kGoesOn;
-    if (!wait.child && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
+    if (!wait.child && !wait.preempted && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
       return Park::kRefused;
     if (wait.fd >= 0 && !begin_fd_wait(*state, *job, wait)) return Park::kRefused;
+    if (wait.preempted && !state->queue.has_ready()) {
+      here.running_.preempted.reset();
+      return Park::kGoesOn;
+    }
+    const auto now = Clock::now();
     here.seat_.end_call();
-    here.running_.job = nullptr;
-    --state->running;
+    leave_seat(*state, here, *job, now);
+    if (wait.preempted) {
+      enqueue(*state, std::move(job), now);
+      next = seat_next(*state, here, now);
+      return Park::kParked;
+    }
     job->ready_at = wait.deadline.value_or(Clock::time_point::max());
     const auto wakes_at = job->wakes_at();
     watch(*state, wakes_at);
     if (wait.child) {
       state->queue.leave(*job);
       job->children->awaits_ = job.get();
-      if (Job* child = job->children->first_that_waits()) {
+      if (Job* child = state->queue.may_hand_on(*job) ? job->children->first_that_waits() : nullptr) {
         next = state->queue.take(*child);
-        occupy(*state, here, *next);
+        occupy(*state, here, *next, now);
       }
     }
     Job& parked = *job;
@@ -518,7 +579,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   result.queued = duration_cast<microseconds>(job.started - job.submitted);
   result.starting = job.starting;
   host::HostState& state = job.instance->state();
-  result.usage.cpu = duration_cast<microseconds>(state.cpu_time_before);
+  job.cpu_time = state.cpu_time_before;
+  result.usage.cpu = duration_cast<microseconds>(job.cpu_time);
   if (job.instance->faaslet().has_slot()) result.usage.memory_bytes = job.instance->faaslet().memory_bytes();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:
@@ -575,113 +637,17 @@ std::optional<faaslet::Slot> Worker::reclaim_slot() {
   return slot;
 }
 
-// ---- memory ---------------------------------------------------------------------------------------------------------
-
-MemoryAccount::Refusal Worker::charge_input(Job& job, const std::string& tenant) const {
-  const uint64_t bytes = job.waiting_bytes();
-  if (!options_.memory || bytes <= host::kBuffersFreeBytes) return MemoryAccount::Refusal::kNone;
-  job.buffers = MemoryCharge(options_.memory->account_of(tenant), MemoryKind::kBuffers);
-  return job.buffers.cover(bytes);
-}
-
-Error Worker::memory_error(const Job& job) const {
-  const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
-  Error error{.code = ErrorCode::kResourceExhausted, .message = {}};
-  if (job.short_of == MemoryAccount::Refusal::kTenant) {
-    const MemoryAccountPtr account = options_.memory->account_of(job.tenant());
-    error.message = "of the " + mib(account->total().bytes_max()) + " that tenant " + job.tenant() +
-                    " may have here, " + mib(account->total().bytes()) +
-                    " are in use; this call needs more than the rest";
-  } else if (short_of_memory_) {
-    error.message = "this machine is short of memory";
-  } else {
-    error.message = "of the " + mib(options_.memory->total().bytes_max()) + " that this host may use, " +
-                    mib(options_.memory->total().bytes()) + " are in use; this call needs more than the rest";
-  }
-  return error;
-}
-
-void Worker::hold(Attachment& here, JobPtr job) {
-  const auto now = Clock::now();
-  here.seat_.end_call();
-  Endings stopped;
-  bool more = false;
-  {
-    auto state = state_.lock();
-    const auto running = std::exchange(here.running_, {});
-    --state->running;
-    state->queue.leave(*job);
-    job->started = {};
-    if (job->memory_deadline == Clock::time_point{}) {
-      job->memory_deadline = now + options_.memory_wait;
-      ++state->held_in_all;
-    }
-    if (running.timed_out || running.cancelled) {  // whoever said so found it running
-      job->place = Job::Place::kNowhere;
-      stopped.push_back({.job = std::move(job),
-                         .status = running.cancelled ? CallStatus::kCancelled : CallStatus::kTimedOut,
-                         .error = {}});
-    } else {
-      watch(*state, std::min({job->deadline, job->memory_deadline, now + kTryHeldEvery}));
-      state->held.add(std::move(job));
-    }
-    more = state->queue.has_ready() && state->running < options_.seats;
-  }
-  if (more) wake_();
-  end(std::move(stopped));
-}
-
-size_t Worker::try_held(State& state, size_t count) {
-  size_t tried = 0;
-  while (tried < count) {
-    JobPtr job = state.held.take_first();
-    if (!job) break;
-    state.queue.add(std::move(job));
-    ++tried;
-  }
-  return tried;
-}
-
-void Worker::set_short_of_memory(bool is_short) {
-  if (short_of_memory_.exchange(is_short) == is_short || is_short) return;
-  size_t tried = 0;
-  {
-    auto state = state_.lock();
-    tried = try_held(*state, options_.seats);
-  }
-  for (; tried; --tried) wake_();
-}
-
-void Worker::make_room(const MemoryAccount* of, uint64_t bytes) {
-  if (!options_.memory) return;
-  const MemoryTotal& total = of ? of->total() : options_.memory->total();
-  pool_.settle_idle(of);
-  if (total.room() >= bytes) return;
-  {
-    // Calls that wait inside the guest touch nothing meanwhile.
-    auto state = state_.lock();
-    size_t asked = 0, looks = 0;
-    for (auto at = state->unsettled.begin(); at != state->unsettled.end() && total.room() < bytes;) {
-      if (asked == kSettledAtOnce || ++looks > kUnsettledLooks) break;
-      Job& job = *at;
-      if (of && job.instance->account().get() != of) {
-        ++at;
-        continue;
-      }
-      at = state->unsettled.erase(at);
-      job.instance->faaslet().settle_memory();
-      ++asked;
-    }
-  }
-  if (const uint64_t room = total.room(); room < bytes) pool_.shed(of, bytes - room);
-}
-
 // ---- deadlines ------------------------------------------------------------------------------------------------------
 
-void Worker::watch(State& state, Clock::time_point deadline) {
-  if (deadline >= state.watching_until) return;
-  state.watching_until = deadline;
+void Worker::watch(State& state, Clock::time_point time) {
+  if (time >= state.watching_until) return;
+  state.watching_until = time;
   ::eventfd_write(watchdog_wakes_.get(), 1);
+}
+
+void Worker::watch_deadline(State& state, Clock::time_point deadline) {
+  state.deadline = std::min(state.deadline, deadline);
+  watch(state, deadline);
 }
 
 // Sleeps until `until`, or until a parked call's descriptor is ready, or something changed. How many events there are.
@@ -702,7 +668,6 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 void Worker::watchdog_loop() {
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
-  auto try_held_at = Clock::time_point::min();
   auto state = state_.lock();
   while (!state->stopping) {
     size_t ready = 0;
@@ -711,7 +676,7 @@ void Worker::watchdog_loop() {
       if (waits == state->fd_waits.end()) continue;
       Job& job = *waits->second;
       end_fd_wait(*state, job);
-      state->queue.add(take_parked(*state, job));
+      enqueue(*state, take_parked(*state, job), Clock::now());
       ++ready;
     }
     const auto now = Clock::now();
@@ -727,36 +692,24 @@ void Worker::watchdog_loop() {
       }
     }
     std::vector<Job*> expired;
-    const auto look_at = [&](Job& job) {
-      if (job.deadline <= now)
-        expired.push_back(&job);
-      else
-        next = std::min(next, job.deadline);
-    };
-    state->queue.for_each(look_at);
-    std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
-    std::vector<Job*> without_memory;
-    state->held.for_each([&](Job& job) {
-      const auto until = std::min(job.deadline, job.memory_deadline);
-      if (until <= now)
-        without_memory.push_back(&job);
-      else
-        next = std::min({next, until, now + kTryHeldEvery});
-    });
+    if (state->deadline <= now) {
+      state->deadline = Clock::time_point::max();
+      const auto look_at = [&](Job& job) {
+        if (job.deadline <= now)
+          expired.push_back(&job);
+        else
+          state->deadline = std::min(state->deadline, job.deadline);
+      };
+      state->queue.for_each(look_at);
+      std::ranges::for_each(state->loading, [&](const JobPtr& job) { look_at(*job); });
+    }
+    next = std::min(next, state->deadline);
     Endings late;
     for (Job* job : expired) {
       stop(*state, *job, late);
-      late.back().status = CallStatus::kTimedOut;
+      late_for_memory(late.back(), now);
     }
-    for (Job* job : without_memory) {
-      stop(*state, *job, late);
-      late.back().status = status_of(job->short_of);
-      late.back().error = memory_error(*job);
-    }
-    if (!short_of_memory_ && now >= try_held_at) {
-      ready += try_held(*state, 2 * options_.seats);
-      try_held_at = now + kTryHeldEvery;
-    }
+    ready += look_at_held(*state, now, late);
     for (Parked* parked : {&state->parked, &state->parked_outside}) {
       while (!parked->empty() && parked->begin()->first <= now) {
         Job& job = *parked->begin()->second;
@@ -767,11 +720,13 @@ void Worker::watchdog_loop() {
         }
         end_fd_wait(*state, job);
         next = std::min(next, job.deadline);
-        state->queue.add(take_parked(*state, job));
+        enqueue(*state, take_parked(*state, job), now);
         ++ready;
       }
       if (!parked->empty()) next = std::min(next, parked->begin()->first);
     }
+    next = std::min(next, make_way(*state, now));
+    if (!state->held.empty()) next = std::min(next, now + kTryHeldEvery);
     state->watching_until = next;
     if (!late.empty() || ready) {
       state.lock().unlock();

@@ -12,9 +12,12 @@
 // A call that waits (it sleeps, or a stream has nothing for it) holds no seat meanwhile: it is parked, Faaslet and all,
 // and goes back to the head of the queue when what it waits for has come.
 //
-// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up, answers calls
-// that waited too long, and waits for descriptors in the place of those that are parked. The queue is bounded, in all
-// and for each tenant.
+// Nor does one that computes for long while others wait: its guest is preempted, and waits its turn in the queue. Who
+// is to make way, when, and who is next is the queue's to say (worker/call_queue.h).
+//
+// Every call has a deadline, waiting included: one watchdog thread interrupts guests whose time is up, preempts those
+// that are to make way, answers calls that waited too long, and waits for descriptors in the place of those that are
+// parked. The queue is bounded, in all and for each tenant.
 //
 // A call that makes calls of its own (worker/children.h) and waits for one of them that has not begun gives its seat to
 // it, and goes on there when that has ended: no other thread is woken for either. When a call ends, those that it has
@@ -24,9 +27,10 @@
 // it goes back there. Where slots run out, calls that wait give up theirs and go on in another.
 //
 // What Faaslets, inputs and outputs take is charged to their tenant (base/memory_account.h). A call that finds no room
-// for its Faaslet is held until there is some, or for WorkerOptions::memory_wait; so is every call from outside while
-// the host is short of memory. Where room is wanted, make_room() finds what is charged but not held, and then drops
-// idle Faaslets.
+// for its Faaslet is held until there is some, or for WorkerOptions::memory_wait, and so is one that goes on after it
+// has waited inside the guest, when all of its memory must be charged again; so is every call from outside that begins
+// while the host is short of memory. Where room is wanted, make_room() finds what is charged but not held, and then
+// drops idle Faaslets.
 #pragma once
 
 #include <sys/epoll.h>
@@ -80,10 +84,11 @@ struct WorkerOptions {
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
+  bool preempt = true;                     // whether calls that compute for long make way for others
   size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
   ChainLimits chain;
   MemoryBooks* memory = nullptr;                 // outlives the worker; null: nothing is charged
-  std::chrono::milliseconds memory_wait{5'000};  // of a call that finds no memory to begin in
+  std::chrono::milliseconds memory_wait{5'000};  // of a call that finds no memory to begin or go on
   PoolOptions pool;                              // its `memory` is the one above
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
@@ -154,6 +159,7 @@ class Worker {
       uint64_t generation = 0;
       bool timed_out = false;
       bool cancelled = false;
+      std::optional<Clock::time_point> preempted;  // when it was asked to make way
     } running_;
   };
 
@@ -198,6 +204,7 @@ class Worker {
     std::list<JobPtr> loading;  // chained calls whose functions are being loaded
     HeldCalls held;             // for want of memory
     uint64_t held_in_all = 0;
+    Clock::time_point try_held_at;                // again
     Parked parked;                                // in their slots
     UnsettledList unsettled;                      // of those: the ones that may be charged for more than they hold
     Parked parked_outside;                        // without one
@@ -209,6 +216,7 @@ class Worker {
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
+    Clock::time_point deadline = Clock::time_point::max();        // none of the waiting calls has one before this
   };
   // A job that ends without a seat, and as what.
   struct Ending {
@@ -225,8 +233,17 @@ class Worker {
 
   // Takes a seat; null where the current thread is not attached to this worker.
   Attachment* current_attachment();
-  void occupy(State& state, Attachment& here, Job& job);
-  void watch(State& state, Clock::time_point deadline);
+  void occupy(State& state, Attachment& here, Job& job, Clock::time_point now);
+  // The watchdog looks then: at the deadline of a call; at the seats.
+  void watch_deadline(State& state, Clock::time_point deadline);
+  void watch(State& state, Clock::time_point time);
+  // Where calls wait for a seat: asks those that are to make way to do so. When to ask again.
+  Clock::time_point make_way(State& state, Clock::time_point now);
+  // Takes the job off its seat.
+  void leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now);
+  // Of the waiting calls, the one whose turn it is, on this seat; null: none may run.
+  JobPtr seat_next(State& state, Attachment& here, Clock::time_point now);
+  void enqueue(State& state, JobPtr job, Clock::time_point now);
   // Why a call cannot wait in the queue; nothing: it can.
   std::optional<CallStatus> refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const;
   // Charges the input of a call that is about to wait, where it is large.
@@ -240,10 +257,16 @@ class Worker {
   // A Faaslet, with all that it may touch charged. Job::short_of says where it has none for want of memory.
   Result<void> find_faaslet(Attachment& here, Job& job);
   Result<void> begin(Attachment& here, Job& job);
-  // It could not begin for want of memory; it gives up its seat.
-  void hold(Attachment& here, JobPtr job);
+  // It could not begin, or not go on, for want of memory; it gives up its seat. Whoever has that next.
+  JobPtr hold(Attachment& here, JobPtr job);
   // Up to so many of those that are held are tried again. How many.
-  static size_t try_held(State& state, size_t count);
+  size_t try_held(State& state, size_t count, Clock::time_point now);
+  // The same where it is time to; and those whose own is up end.
+  size_t look_at_held(State& state, Clock::time_point now, Endings& late);
+  static constexpr std::chrono::milliseconds kTryHeldEvery{20};
+  static CallStatus memory_status(MemoryAccount::Refusal refusal);
+  // How a call ends whose time is up in the queue, or for memory.
+  void late_for_memory(Ending& ending, Clock::time_point now) const;
   Error memory_error(const Job& job) const;
   // kParked: `next`, if any, goes on here.
   Park park(Attachment& here, JobPtr& job, JobPtr& next);

@@ -187,7 +187,7 @@ TEST(Worker, AnEndlessCallTimesOutAndItsSeatIsFreeAgain) {
 }
 
 TEST(Worker, ACallThatWaitsTooLongNeverStarts) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   auto running = start(pool.worker, request(function(kEndless)));
   wait_until_running(pool.worker, 1);
   CallRequest late = request(function(kEcho));
@@ -200,7 +200,7 @@ TEST(Worker, ACallThatWaitsTooLongNeverStarts) {
 }
 
 TEST(Worker, WaitingCallsRunInOrderWhenASeatIsFree) {
-  Pool pool({.seats = 1}, 1);  // one thread, so that they also end in order
+  Pool pool({.seats = 1, .preempt = false}, 1);  // one thread, so that they also end in order
   CallRequest first = request(function(kEndless));
   const CallId first_id = first.id;
   auto running = start(pool.worker, std::move(first));
@@ -224,7 +224,7 @@ TEST(Worker, WaitingCallsRunInOrderWhenASeatIsFree) {
 }
 
 TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
-  Pool pool({.seats = 1, .queue_max = 3, .queue_per_tenant_max = 2, .queue_bytes_max = 100}, 1);
+  Pool pool({.seats = 1, .queue_max = 3, .queue_per_tenant_max = 2, .queue_bytes_max = 100, .preempt = false}, 1);
   auto running = start(pool.worker, request(function(kEndless)));
   wait_until_running(pool.worker, 1);
   const auto echo = function(kEcho), other = function(kEcho, {}, "other");
@@ -245,7 +245,7 @@ TEST(Worker, TheQueueIsBoundedInAllAndForEachTenant) {
 }
 
 TEST(Worker, CancellingEndsOneCall) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   CallRequest endless = request(function(kEndless)), waits = request(function(kEcho));
   const CallId endless_id = endless.id, waits_id = waits.id;
   auto running = start(pool.worker, std::move(endless));
@@ -260,7 +260,7 @@ TEST(Worker, CancellingEndsOneCall) {
 }
 
 TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
-  Pool pool({.seats = 1}, 1);
+  Pool pool({.seats = 1, .preempt = false}, 1);
   CallRequest endless = request(function(kEndless));
   endless.timeout = std::chrono::milliseconds(50);
   auto running = start(pool.worker, std::move(endless));
