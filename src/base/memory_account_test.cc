@@ -34,7 +34,8 @@ TEST(MemoryBooks, WhatIsRefusedByEitherLimitCountsNowhere) {
   EXPECT_EQ(books.total().bytes(), 150u);
   one.lower(60);
   EXPECT_EQ(small.cover(10), Refusal::kNone);
-  EXPECT_EQ(one.cover(UINT64_MAX), Refusal::kTenant) << "no overflow";
+  MemoryCharge another(books.account_of("one"), MemoryKind::kFiles);
+  EXPECT_EQ(another.cover(UINT64_MAX - 30), Refusal::kTenant) << "the sum is a small number, modulo 2^64";
   EXPECT_EQ(books.total().by_kind(), (MemoryByKind{60, 0, 10, 0, 50, 0}));
   const auto tenants = books.tenants();
   ASSERT_EQ(tenants.size(), 3u);
