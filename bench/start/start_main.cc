@@ -340,14 +340,15 @@ void bench_calls(int rounds, Figures& figures) {
   worker::Worker counted_fresh_worker(counted, [] {});
   const auto function = make_function(1);
   const auto small = make_function(16), large = make_function(4096);
-  Samples warm_1, warm_2, fresh_1, fresh_2, latencies, of_small, of_large, warm_counted, fresh_counted;
+  Samples warm_1, warm_2, fresh_1, fresh_2, latencies, of_small, of_large, counted_latencies, fresh_latencies,
+      fresh_counted;
   const int calls = 20'000;
   for (int round = 0; round < rounds; ++round) {
     warm_1.add(calls_per_second(warm_worker, function, 1, calls, &latencies));
     warm_2.add(calls_per_second(warm_worker, function, 2, calls));
-    warm_counted.add(calls_per_second(counted_worker, function, 1, calls) / warm_1.values.back());
-    fresh_1.add(calls_per_second(fresh_worker, function, 1, calls / 4));
-    fresh_counted.add(calls_per_second(counted_fresh_worker, function, 1, calls / 4) / fresh_1.values.back());
+    calls_per_second(counted_worker, function, 1, calls, &counted_latencies);
+    fresh_1.add(calls_per_second(fresh_worker, function, 1, calls / 4, &fresh_latencies));
+    calls_per_second(counted_fresh_worker, function, 1, calls / 4, &fresh_counted);
     fresh_2.add(calls_per_second(fresh_worker, function, 2, calls / 4));
     of_small.add(calls_per_second(warm_worker, small, 1, calls / 4));
     of_large.add(calls_per_second(warm_worker, large, 1, calls / 4));
@@ -362,8 +363,9 @@ void bench_calls(int rounds, Figures& figures) {
               figures.scaling);
   std::printf("  fresh calls/s: 1 thread %.0f, 2 threads %.0f (%.2fx)\n", fresh_1.median(), fresh_2.median(),
               fresh_2.median() / fresh_1.median());
-  std::printf("  with memory counted: reset calls %.3fx, fresh calls %.3fx\n", warm_counted.median(),
-              fresh_counted.median());
+  std::printf("  p50 with memory counted: warm %.3f us (%.3fx), fresh %.2f us (%.3fx)\n", counted_latencies.median(),
+              counted_latencies.median() / latencies.median(), fresh_counted.median(),
+              fresh_counted.median() / fresh_latencies.median());
   std::printf("  reset calls/s by image: 1 MiB %.0f, 256 MiB %.0f (%.2fx)\n", of_small.median(), of_large.median(),
               of_large.median() / of_small.median());
 }
