@@ -118,8 +118,8 @@ Result<void> HostIsolation::try_open_network() {
 
 void HostIsolation::on_guest_thread() const {
   if (!locked_down_) return;
-  if (const auto forbidden = isolation::forbid_system_calls_on_seat(); !forbidden)
-    spdlog::error("a thread that runs guests can start programs: {}", forbidden.error().message);
+  if (const auto forbidden = isolation::allow_system_calls_of_a_seat(); !forbidden)
+    spdlog::error("a thread that runs guests can make any system call: {}", forbidden.error().message);
 }
 
 Result<void> HostIsolation::admit(const functions::FunctionId& id, const functions::FunctionConfig& config) const {

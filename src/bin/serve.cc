@@ -1,4 +1,5 @@
 // `spore serve`: one host. Puts registry, worker, API and server together, and takes them down again in order.
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -37,6 +38,13 @@ using std::chrono::steady_clock;
 constexpr auto kDrainPoll = milliseconds(20);
 constexpr auto kLastResponses = milliseconds(5'000);  // for clients to take the last responses
 
+// That this process may run on.
+unsigned cores() {
+  cpu_set_t allowed;
+  if (::sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<unsigned>(std::max(1, CPU_COUNT(&allowed)));
+}
+
 struct ServeOptions {
   std::string listen = "127.0.0.1:7077";
   std::string web_listen;
@@ -54,7 +62,8 @@ struct ServeOptions {
   unsigned lock_lease_ms = 10'000;
   uint64_t value_mib_max = 256;
   std::string keys;
-  unsigned seats = std::max(2u, std::thread::hardware_concurrency());
+  unsigned seats = cores();
+  std::vector<std::string> precise_clocks;
   bool preempt = true;
   IsolationOptions isolation;
   size_t queue_max = 10'000;
@@ -91,6 +100,9 @@ struct ServeOptions {
   uint64_t memory_left_mib_min = 0;
   MemoryOptions memory;
 };
+
+// That run calls: one is always left for everything but calls, also while a seat is borrowed (worker/worker.h).
+unsigned threads_of(const ServeOptions& options) { return options.seats + 2; }
 
 struct Endpoint {
   std::string address;
@@ -242,7 +254,7 @@ Result<void> serve(const ServeOptions& options) {
   memory_options.left_bytes_min = options.memory_left_mib_min << 20;
   ASSIGN_OR_RETURN(const auto memory, HostMemory::begin(memory_options));
   ASSIGN_OR_RETURN(const auto isolation,
-                   HostIsolation::begin(options.isolation, options.seats + 1, {endpoint.port, web.port}));
+                   HostIsolation::begin(options.isolation, threads_of(options), {endpoint.port, web.port}));
 
   ASSIGN_OR_RETURN(const auto directory, data_directory(options.data));
   TRY(make_directory(directory));
@@ -318,6 +330,7 @@ Result<void> serve(const ServeOptions& options) {
   worker::Worker worker({.seats = options.seats,
                          .queue_max = options.queue_max,
                          .queue_per_tenant_max = options.queue_per_tenant_max,
+                         .precise_clocks = {options.precise_clocks.begin(), options.precise_clocks.end()},
                          .preempt = options.preempt,
                          .tenant_concurrency_max = options.tenant_concurrency_max,
                          .chain = chain,
@@ -370,9 +383,8 @@ Result<void> serve(const ServeOptions& options) {
   wakes = server.get();
   api.serve(*server);
 
-  // One thread more than there are seats, so that one is always left for everything but calls.
   std::vector<std::jthread> threads;
-  for (unsigned i = 0; i < options.seats + 1; ++i) {
+  for (unsigned i = 0; i < threads_of(options); ++i) {
     threads.emplace_back([&] {
       isolation->on_guest_thread();
       const worker::Worker::Attachment attachment(worker);
@@ -454,6 +466,9 @@ void add_serve(CLI::App& app, int& exit_code) {
   add("--networks-ready", options->isolation.networks_ready, "Networks prepared ahead")->check(CLI::Range(0, 1'000));
   add("--queue", options->queue_max, "Calls that may wait")->check(CLI::Range(0, 1'000'000));
   add("--tenant-queue", options->queue_per_tenant_max, "Of them, calls of one tenant")->check(CLI::Range(0, 1'000'000));
+  add("--precise-clock", options->precise_clocks,
+      "A tenant whose functions may tell nanoseconds; others tell microseconds")
+      ->type_name("TENANT");
   add("--tenant-concurrency", options->tenant_concurrency_max,
       "Calls of one tenant that run at once; 0: as many as there are seats")
       ->check(CLI::Range(0, 1'000'000));

@@ -2,6 +2,7 @@
 // Plain values; safe to copy and to read from any thread.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <compare>
 #include <map>
@@ -107,6 +108,17 @@ struct FunctionInfo {
   const VersionInfo& current_version() const;
 };
 
+// What calls of a version were like. Any thread.
+struct CallHistory {
+  // How long one has a core: a moving average. Nothing before the first has ended.
+  std::atomic<int64_t> usual_ns{-1};
+
+  void add(std::chrono::nanoseconds time) {
+    const int64_t before = usual_ns.load(std::memory_order_relaxed);
+    usual_ns.store(before < 0 ? time.count() : before + (time.count() - before) / 8, std::memory_order_relaxed);
+  }
+};
+
 // A version of a function, ready to restore Faaslets from. Immutable; a call keeps the one it began with, whatever is
 // published, rolled back or removed meanwhile. Two loads that give the same pointer gave the same code and image.
 struct LoadedFunction {
@@ -116,6 +128,7 @@ struct LoadedFunction {
   std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;              // null: `cpu_percent` is not set
   std::shared_ptr<const isolation::PreparedPolicy> network = nullptr;  // null: `network` is not set
   std::shared_ptr<const void> image_count = nullptr;                   // its image counts as long as this lives
+  std::shared_ptr<CallHistory> history = std::make_shared<CallHistory>();
 };
 
 }  // namespace spore::functions

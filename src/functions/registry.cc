@@ -596,7 +596,7 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
       continue;
     }
     LoadedFunction better{before->id,        before->version, std::move(*proto),
-                          before->cpu_quota, before->network, before->image_count};
+                          before->cpu_quota, before->network, before->image_count, before->history};
     better.version.tier = ready.facts.tier;
     better.version.object_bytes = ready.facts.stored_bytes;
     auto after = std::make_shared<const LoadedFunction>(std::move(better));

@@ -77,6 +77,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.deadline = setup.deadline;
   state.cpu_time_max = setup.cpu_time_max;
   state.cpu_quota = setup.cpu_quota;
+  state.clock_step_ns = setup.clock_step_ns;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;
   state.files = MemoryCharge(setup.memory, MemoryKind::kFiles);

@@ -84,6 +84,9 @@ struct HostLimits {
   uint32_t sockets_max = 64;                // open at once
 };
 
+// What a guest can tell of time, unless it is trusted with more: measuring what a cache holds takes a finer clock.
+constexpr uint64_t kClockStepNs = 1'000;
+
 struct CallSetup {
   std::vector<std::string> arguments;    // the first is the program's name; no NUL inside
   std::vector<std::string> environment;  // "NAME=value"; no NUL inside
@@ -104,6 +107,7 @@ struct CallSetup {
   faaslet::CpuQuota* cpu_quota = nullptr;                // outlives the call; null: it has none
   MemoryAccountPtr memory;                               // what its files and buffers count at; null: nowhere
   MemoryCharge buffers;                                  // what is charged for the input already
+  uint64_t clock_step_ns = kClockStepNs;                 // of the clocks that it can read
 };
 
 // Of a call's buffers, in all: these count with its Faaslet.
@@ -196,6 +200,7 @@ struct HostState {
   std::chrono::nanoseconds cpu_time_base{0};
   std::optional<std::chrono::nanoseconds> cpu_time_max;
   faaslet::CpuQuota* cpu_quota = nullptr;
+  uint64_t clock_step_ns = kClockStepNs;
 
   PendingCall pending;
 

@@ -319,7 +319,8 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
   if (got < 0) return errno_of(errno);
   const auto size = std::min(static_cast<uint32_t>(got), buf_len);  // cut off silently, as POSIX does
   const GuestMemory memory(call);
-  const bool ok = buf.copy_out(memory, as_bytes({text.data(), size})) && used.copy_out(memory, size);
+  const bool ok = buf.range(memory, buf_len) && buf.copy_out(memory, as_bytes({text.data(), size})) &&
+                  used.copy_out(memory, size);
   return ok ? Errno::kSuccess : Errno::kFault;
 }
 

@@ -79,7 +79,8 @@ Status clock_res_get(HostCall& call, ClockId id, GuestPtr<uint64_t> resolution) 
   if (!clock) return Errno::kInval;
   timespec time{};
   if (::clock_getres(*clock, &time) != 0) return errno_of(errno);
-  return resolution.copy_out(GuestMemory(call), nanoseconds_of(time)) ? Errno::kSuccess : Errno::kFault;
+  const uint64_t step = std::max(nanoseconds_of(time), state_of(call).clock_step_ns);
+  return resolution.copy_out(GuestMemory(call), step) ? Errno::kSuccess : Errno::kFault;
 }
 
 Status clock_time_get(HostCall& call, ClockId id, uint64_t precision, GuestPtr<uint64_t> time) {
@@ -93,6 +94,7 @@ Status clock_time_get(HostCall& call, ClockId id, uint64_t precision, GuestPtr<u
     value = value - static_cast<uint64_t>(state.cpu_time_base.count()) +
             static_cast<uint64_t>(state.cpu_time_before.count());
   }
+  value -= value % state_of(call).clock_step_ns;
   return time.copy_out(GuestMemory(call), value) ? Errno::kSuccess : Errno::kFault;
 }
 

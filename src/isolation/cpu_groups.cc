@@ -80,6 +80,13 @@ Result<void> CpuGroup::write_weight(uint32_t weight) {
   return {};
 }
 
+Result<void> CpuGroup::write_idle(bool idle) {
+  if (!idle_file_.valid()) return {};
+  if (::pwrite(idle_file_.get(), idle ? "1" : "0", 1, 0) != 1) return fail_errno("set whether a cgroup is idle");
+  idle_ = idle;
+  return {};
+}
+
 Result<CpuGroups> CpuGroups::make(unsigned count, const Places& places) {
   auto place = find_cgroup(places.process, "cpu");
   if (!place) return std::unexpected(std::move(place).error());
@@ -110,15 +117,20 @@ Result<void> CpuGroups::add_groups(unsigned count, const Places& places) {
   }
   const uint32_t all = std::min(kCpuWeightMax, kCpuWeightDefault * std::max(1u, count));
   TRY(write_text(directory_ / weight_name(version_2_), weight_text(all, version_2_), flags));
-  for (unsigned i = 0; i < count; ++i) {
-    const fs::path group = directory_ / ("seat-" + std::to_string(i));
-    if (::mkdir(group.c_str(), 0755) != 0) return fail_errno("make the cgroup " + group.string());
-    if (version_2_) TRY(write_text(group / "cgroup.type", "threaded", flags));
-    UniqueFd threads(::open((group / threads_name(version_2_)).c_str(), flags, 0600));
-    UniqueFd weight(::open((group / weight_name(version_2_)).c_str(), flags, 0600));
-    if (!threads.valid() || !weight.valid()) return fail_errno("open the files of the cgroup " + group.string());
-    groups_.emplace_back(std::move(threads), std::move(weight), version_2_);
-  }
+  for (unsigned i = 0; i < count; ++i) TRY(add_group("seat-" + std::to_string(i), flags));
+  TRY(add_group("watchdog", flags));
+  return watchdog().set_weight(kCpuWeightMax);
+}
+
+Result<void> CpuGroups::add_group(const std::string& name, int open_flags) {
+  const fs::path group = directory_ / name;
+  if (::mkdir(group.c_str(), 0755) != 0) return fail_errno("make the cgroup " + group.string());
+  if (version_2_) TRY(write_text(group / "cgroup.type", "threaded", open_flags));
+  UniqueFd threads(::open((group / threads_name(version_2_)).c_str(), open_flags, 0600));
+  UniqueFd weight(::open((group / weight_name(version_2_)).c_str(), open_flags, 0600));
+  if (!threads.valid() || !weight.valid()) return fail_errno("open the files of the cgroup " + group.string());
+  UniqueFd idle(::open((group / "cpu.idle").c_str(), open_flags, 0600));
+  groups_.emplace_back(std::move(threads), std::move(weight), std::move(idle), version_2_);
   return {};
 }
 
@@ -141,7 +153,7 @@ CpuGroupsRemover::~CpuGroupsRemover() {
 
 CpuGroup* CpuGroups::take() {
   const size_t index = taken_.fetch_add(1, std::memory_order_relaxed);
-  return index < groups_.size() ? &groups_[index] : nullptr;
+  return index + 1 < groups_.size() ? &groups_[index] : nullptr;
 }
 
 }  // namespace spore::isolation

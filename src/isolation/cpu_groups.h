@@ -1,11 +1,12 @@
 // Cgroups for the threads that run guests: a group for each, so that a thread's weight is its own.
 //
-//   where the host is --> spore-PID-START --> seat-0, seat-1, ...
+//   where the host is --> spore-PID-START --> seat-0, seat-1, ..., watchdog
 //
-// The group of all has as much weight as its threads have together. Where the host is in the tree of cgroups is found
-// in /proc/self/cgroup and /proc/self/mountinfo; it needs the right to make directories there: root's, or a delegated
-// tree. Version 2 where its cpu controller is available there (threaded groups), else version 1. (Linux,
-// Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.)
+// The group of all has as much weight as its threads have together. One more group is for the thread that ends calls
+// when their time is up: it has as much weight as there is, so that guests cannot keep it from ending them. Where the
+// host is in the tree of cgroups is found in /proc/self/cgroup and /proc/self/mountinfo; it needs the right to make
+// directories there: root's, or a delegated tree. Version 2 where its cpu controller is available there (threaded
+// groups), else version 1. (Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.)
 //
 // Weights alone: a cgroup's quota stops a thread wherever it is, with whatever it holds; guests' shares of a core are
 // kept by faaslet/cpu_limit.h.
@@ -16,9 +17,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -44,28 +45,41 @@ class CpuGroupsRemover {
   pid_t made_by_;
 };
 
-// The group of one thread. Used by that thread alone.
+// The group of one thread, which enters it. The weight may be set by others too, one at a time.
 class CpuGroup {
  public:
-  CpuGroup(UniqueFd threads, UniqueFd weight, bool version_2)
-      : threads_(std::move(threads)), weight_file_(std::move(weight)), version_2_(version_2) {}
+  CpuGroup(UniqueFd threads, UniqueFd weight, UniqueFd idle, bool version_2)
+      : threads_(std::move(threads)),
+        weight_file_(std::move(weight)),
+        idle_file_(std::move(idle)),
+        version_2_(version_2) {}
 
   // The calling thread is in it from now on.
   Result<void> enter();
   // Of the thread among those that want the same core; does nothing where it has that weight.
   Result<void> set_weight(uint32_t weight) {
-    if (weight == weight_) return {};
+    if (weight == weight_.load(std::memory_order_relaxed)) return {};
     return write_weight(weight);
   }
   uint32_t weight() const { return weight_; }
+  bool knows_idle() const { return idle_file_.valid(); }
+  // Whether the thread has a core only as far as others of the host do not want it, and makes way at once for one that
+  // wakes up. Its weight does not matter then. Does nothing where it is so, and on kernels before 5.15.
+  Result<void> set_idle(bool idle) {
+    if (idle == idle_.load(std::memory_order_relaxed)) return {};
+    return write_idle(idle);
+  }
 
  private:
   Result<void> write_weight(uint32_t weight);
+  Result<void> write_idle(bool idle);
 
   UniqueFd threads_;
   UniqueFd weight_file_;
+  UniqueFd idle_file_;  // none: the kernel has none
   bool version_2_;
-  uint32_t weight_ = kCpuWeightDefault;
+  std::atomic<uint32_t> weight_ = kCpuWeightDefault;
+  std::atomic<bool> idle_ = false;
 };
 
 class CpuGroups {
@@ -88,6 +102,8 @@ class CpuGroups {
 
   // One that nobody has yet; null: all are taken. Any thread.
   CpuGroup* take();
+  // Of the thread that ends calls.
+  CpuGroup& watchdog() { return groups_.back(); }
 
   bool version_2() const { return version_2_; }
   const std::filesystem::path& directory() const { return directory_; }
@@ -96,10 +112,11 @@ class CpuGroups {
   CpuGroups(std::filesystem::path directory, bool version_2)
       : directory_(std::move(directory)), version_2_(version_2) {}
   Result<void> add_groups(unsigned count, const Places& places);
+  Result<void> add_group(const std::string& name, int open_flags);
 
   std::filesystem::path directory_;  // empty: moved from
   bool version_2_ = false;
-  std::vector<CpuGroup> groups_;
+  std::deque<CpuGroup> groups_;  // each stays where it is; the watchdog's is the last
   std::atomic<size_t> taken_{0};
 };
 

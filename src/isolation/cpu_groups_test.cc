@@ -65,6 +65,9 @@ TEST_F(Double, Version2GroupsAreThreadedAndHaveTheCpuController) {
   EXPECT_EQ(text_of(all / "cgroup.subtree_control"), "+cpu");
   EXPECT_EQ(text_of(all / "cpu.weight"), "300");
   EXPECT_EQ(text_of(all / "seat-2/cgroup.type"), "threaded");
+  EXPECT_EQ(text_of(all / "watchdog/cpu.weight"), "10000");
+  ASSERT_TRUE(groups->watchdog().enter().has_value());
+  EXPECT_EQ(text_of(all / "watchdog/cgroup.threads"), "0");
 
   CpuGroup* first = groups->take();
   CpuGroup* second = groups->take();
@@ -77,6 +80,10 @@ TEST_F(Double, Version2GroupsAreThreadedAndHaveTheCpuController) {
   EXPECT_EQ(text_of(all / "seat-1/cpu.weight"), "") << "it is so by default";
   ASSERT_TRUE(second->set_weight(300).has_value());
   EXPECT_EQ(text_of(all / "seat-1/cpu.weight"), "300");
+  ASSERT_TRUE(second->set_idle(false).has_value());
+  EXPECT_EQ(text_of(all / "seat-1/cpu.idle"), "") << "it is so by default";
+  ASSERT_TRUE(second->set_idle(true).has_value());
+  EXPECT_EQ(text_of(all / "seat-1/cpu.idle"), "1");
 }
 
 TEST_F(Double, Version1IsTakenWhereVersion2HasNoCpuController) {
@@ -139,9 +146,10 @@ TEST_F(Double, WhatHostsThatAreGoneHaveLeftIsRemoved) {
   if (!groups) GTEST_SKIP() << "no cgroups here: " << groups.error().message; \
   std::printf("cgroup version %d\n", groups->version_2() ? 2 : 1)
 
-TEST(CpuGroups, ThreadsShareACoreByWeight) {
-  GROUPS_OR_SKIP(groups, 2);
-  constexpr uint32_t kWeights[] = {300, 100};
+// Two threads that want the same core for a second, each tuned by `tune`: how much more of it the first had. They are
+// in groups of one parent, so what else the machine does changes what both have, not how they share it.
+template <class F>
+double share_a_core(CpuGroups& groups, F tune) {
   std::atomic<bool> stop{false};
   std::barrier ready(2);
   std::chrono::nanoseconds used[2]{};
@@ -149,9 +157,9 @@ TEST(CpuGroups, ThreadsShareACoreByWeight) {
     std::vector<std::jthread> threads;
     for (int i = 0; i < 2; ++i) {
       threads.emplace_back([&, i] {
-        CpuGroup* group = groups->take();
+        CpuGroup* group = groups.take();
         ASSERT_TRUE(group && group->enter().has_value());
-        ASSERT_TRUE(group->set_weight(kWeights[i]).has_value());
+        tune(*group, i);
         cpu_set_t one;
         CPU_ZERO(&one);
         CPU_SET(0, &one);
@@ -167,10 +175,27 @@ TEST(CpuGroups, ThreadsShareACoreByWeight) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1'000));
     stop = true;
   }
-  // They are in groups of one parent, so what else the machine does changes what both have, not how they share it.
-  const double ratio = static_cast<double>(used[0].count()) / static_cast<double>(used[1].count());
+  return static_cast<double>(used[0].count()) / static_cast<double>(used[1].count());
+}
+
+TEST(CpuGroups, ThreadsShareACoreByWeight) {
+  GROUPS_OR_SKIP(groups, 2);
+  const double ratio = share_a_core(
+      *groups, [](CpuGroup& group, int i) { EXPECT_TRUE(group.set_weight(i == 0 ? 300 : 100).has_value()); });
   EXPECT_GT(ratio, 2.0);
   EXPECT_LT(ratio, 4.5);
+}
+
+TEST(CpuGroups, AnIdleOneMakesWay) {
+  GROUPS_OR_SKIP(groups, 2);
+  bool known = true;
+  const double ratio = share_a_core(*groups, [&](CpuGroup& group, int i) {
+    if (i == 0) return;
+    known = group.knows_idle();
+    EXPECT_TRUE(group.set_idle(true).has_value());
+  });
+  if (!known) GTEST_SKIP() << "this kernel has no cpu.idle";
+  EXPECT_GT(ratio, 15);
 }
 
 TEST(CpuGroups, NothingIsLeft) {

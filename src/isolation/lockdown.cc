@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -72,35 +75,97 @@ const Forbidden kForbidden[] = {
     {SCMP_SYS(ioperm), "the same"},
 };
 
-// By threads that run guests. Compilers are started by those that publish.
-const Forbidden kForbiddenOnSeats[] = {
-    {SCMP_SYS(execve), "becomes another program"},
-    {SCMP_SYS(execveat), "the same"},
-    {SCMP_SYS(vfork), "begins a process"},
-    {SCMP_SYS(fork), "the same"},
-    {SCMP_SYS(setuid), "the host stays who it is"},
-    {SCMP_SYS(setgid), "the same"},
-    {SCMP_SYS(setresuid), "the same"},
-    {SCMP_SYS(setresgid), "the same"},
-    {SCMP_SYS(chmod), "shared files and the stores are changed by others"},
-    {SCMP_SYS(chown), "the same"},
-    {SCMP_SYS(lchown), "the same"},
-    {SCMP_SYS(mknod), "makes devices"},
-    {SCMP_SYS(mknodat), "the same"},
+// By threads that run guests, which also serve connections: what is not here fails on them. A compiler is started, a
+// socket made, a namespace entered by others.
+struct Allowed {
+  std::initializer_list<int> calls;
+  const char* why;
 };
 
-Result<void> forbid(std::initializer_list<std::span<const Forbidden>> lists) {
-  const std::unique_ptr<void, decltype(&::seccomp_release)> filter(::seccomp_init(SCMP_ACT_ALLOW), &::seccomp_release);
-  if (!filter) return fail(ErrorCode::kUnavailable, "make a filter of system calls");
+const Allowed kAllowedOnSeats[] = {
+    {{SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(madvise), SCMP_SYS(mremap), SCMP_SYS(brk),
+      SCMP_SYS(mincore)},
+     "slots of Faaslets: restored, reset, grown; the heap"},
+    {{SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fallocate)}, "images and values of state"},
+    {{SCMP_SYS(futex), SCMP_SYS(futex_waitv), SCMP_SYS(membarrier), SCMP_SYS(sched_yield), SCMP_SYS(set_robust_list),
+      SCMP_SYS(rseq)},
+     "locks"},
+    {{SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(set_tid_address)}, "the end of threads"},
+    {{SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(tgkill),
+      SCMP_SYS(restart_syscall)},
+     "faults of guests, interrupts and preemptions of others, going on where one was preempted"},
+    {{SCMP_SYS(timer_create), SCMP_SYS(timer_settime), SCMP_SYS(timer_gettime), SCMP_SYS(timer_delete),
+      SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime)},
+     "limits of CPU time, deadlines of connections"},
+    {{SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
+      SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(getrusage), SCMP_SYS(times)},
+     "clocks"},
+    {{SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getppid), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid),
+      SCMP_SYS(getegid), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(getcpu), SCMP_SYS(sched_getaffinity),
+      SCMP_SYS(getrandom)},
+     "who and where it is, random bytes"},
+    {{SCMP_SYS(sched_getattr), SCMP_SYS(sched_setattr)}, "its own time slices"},
+    {{SCMP_SYS(prlimit64), SCMP_SYS(getrlimit)}, "how many descriptors there may be"},
+    {{SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(openat2), SCMP_SYS(close), SCMP_SYS(close_range), SCMP_SYS(dup),
+      SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(fcntl)},
+     "files of guests, stores and /proc of its own"},
+    {{SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
+      SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(preadv2), SCMP_SYS(pwritev2), SCMP_SYS(lseek), SCMP_SYS(sendfile),
+      SCMP_SYS(copy_file_range), SCMP_SYS(splice)},
+     "the same, and connections"},
+    {{SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(fadvise64), SCMP_SYS(readahead),
+      SCMP_SYS(flock)},
+     "what must be kept"},
+    {{SCMP_SYS(stat), SCMP_SYS(fstat), SCMP_SYS(lstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(statfs),
+      SCMP_SYS(fstatfs), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink),
+      SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(getcwd)},
+     "what files there are"},
+    {{SCMP_SYS(mkdir), SCMP_SYS(mkdirat), SCMP_SYS(rmdir), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(rename),
+      SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(link), SCMP_SYS(linkat), SCMP_SYS(symlink), SCMP_SYS(symlinkat),
+      SCMP_SYS(utimensat), SCMP_SYS(fchmod), SCMP_SYS(umask)},
+     "the local layer of a call, uploads"},
+    {{SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),
+      SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(eventfd2), SCMP_SYS(pipe2),
+      SCMP_SYS(socketpair)},
+     "waiting, and waking others"},
+    {{SCMP_SYS(accept4), SCMP_SYS(accept), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
+      SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg), SCMP_SYS(shutdown), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(listen),
+      SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt)},
+     "connections to the host; a guest's sockets, which the broker has made in its namespace"},
+};
+
+// Of one call, with this argument, of which these bits are looked at.
+struct AllowedForm {
+  int call;
+  unsigned argument;
+  uint64_t bits;
+  uint64_t value;
+  const char* why;
+};
+
+constexpr uint64_t kAllBits = ~0ull;
+constexpr uint64_t kIoctlGroup = 0xff00;
+constexpr uint64_t kPageMapScan = 0x6610;  // PAGEMAP_SCAN, without its direction and size
+const AllowedForm kAllowedFormsOnSeats[] = {
+    {SCMP_SYS(ioctl), 1, 0xffff, kPageMapScan, "which pages a guest has changed"},
+    {SCMP_SYS(ioctl), 1, kIoctlGroup, UFFDIO << 8, "the same of state that is mapped, and pages for it"},
+    {SCMP_SYS(ioctl), 1, kAllBits, FIONREAD, "what a stream holds"},
+    {SCMP_SYS(ioctl), 1, kAllBits, FIONBIO, "streams that do not wait"},
+    {SCMP_SYS(ioctl), 1, kAllBits, TCGETS, "whether a file is a terminal"},
+    {SCMP_SYS(clone), 0, CLONE_THREAD, CLONE_THREAD, "threads, no processes"},
+    {SCMP_SYS(prctl), 0, kAllBits, PR_SET_NAME, "names of threads"},
+    {SCMP_SYS(prctl), 0, kAllBits, PR_SET_VMA, "names of mappings"},
+};
+
+Result<void> load(scmp_filter_ctx filter, int error) {
   // no_new_privs is set before, where it can be; a filter must not fail for want of a right to set it itself.
-  int error = -::seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_NNP, 1);
-  for (const auto list : lists)
-    for (const Forbidden& forbidden : list)
-      if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), forbidden.call, 0);
-  if (error == 0) error = -::seccomp_load(filter.get());
+  if (error == 0) error = -::seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 1);
+  if (error == 0) error = -::seccomp_load(filter);
   if (error != 0) return fail(ErrorCode::kUnavailable, fail_errno("filter system calls", error).error().message);
   return {};
 }
+
+using Filter = std::unique_ptr<void, decltype(&::seccomp_release)>;
 
 }  // namespace
 
@@ -131,8 +196,29 @@ Result<void> drop_privileges(const std::vector<int>& kept) {
   return {};
 }
 
-Result<void> forbid_system_calls() { return forbid({kForbidden}); }
+Result<void> forbid_system_calls() {
+  const Filter filter(::seccomp_init(SCMP_ACT_ALLOW), &::seccomp_release);
+  if (!filter) return fail(ErrorCode::kUnavailable, "make a filter of system calls");
+  int error = 0;
+  for (const Forbidden& forbidden : kForbidden)
+    if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), forbidden.call, 0);
+  return load(filter.get(), error);
+}
 
-Result<void> forbid_system_calls_on_seat() { return forbid({kForbidden, kForbiddenOnSeats}); }
+Result<void> allow_system_calls_of_a_seat() {
+  const Filter filter(::seccomp_init(SCMP_ACT_ERRNO(EPERM)), &::seccomp_release);
+  if (!filter) return fail(ErrorCode::kUnavailable, "make a filter of system calls");
+  int error = 0;
+  for (const Allowed& allowed : kAllowedOnSeats)
+    for (const int call : allowed.calls)
+      if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
+  for (const AllowedForm& form : kAllowedFormsOnSeats)
+    if (error == 0)
+      error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, form.call, 1,
+                                  SCMP_CMP(form.argument, SCMP_CMP_MASKED_EQ, form.bits, form.value));
+  // Its flags are where no filter can look; the C library takes clone() then.
+  if (error == 0) error = -::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+  return load(filter.get(), error);
+}
 
 }  // namespace spore::isolation

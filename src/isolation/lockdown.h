@@ -18,8 +18,8 @@ Result<void> drop_privileges(const std::vector<int>& kept = {});
 // with EPERM.
 Result<void> forbid_system_calls();
 
-// The same for a thread that runs guests, which moreover starts no programs. kUnavailable: the kernel has no such
-// filters.
-Result<void> forbid_system_calls_on_seat();
+// From now on the calling thread, which will run guests, can do only what such threads need; all else fails with EPERM.
+// lockdown.cc has the list, with reasons. kUnavailable: the kernel has no such filters.
+Result<void> allow_system_calls_of_a_seat();
 
 }  // namespace spore::isolation

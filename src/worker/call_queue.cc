@@ -40,9 +40,12 @@ bool is_long(const Job& job, Clock::time_point now) {
   return job.seat_time > kShort + nanoseconds(now - job.started) / kShortPart;
 }
 
+int64_t weight_of(const Job& job) { return static_cast<int64_t>(job.request.function->version.config.cpu_weight); }
 nanoseconds slice_of(const Job& job) {
-  const int64_t weight = job.request.function->version.config.cpu_weight;
-  return std::clamp(kSlice * weight / isolation::kCpuWeightDefault, kSliceMin, kSliceMax);
+  return std::clamp(kSlice * weight_of(job) / isolation::kCpuWeightDefault, kSliceMin, kSliceMax);
+}
+nanoseconds by_weight(nanoseconds time, const Job& job) {
+  return time * isolation::kCpuWeightDefault / std::max<int64_t>(1, weight_of(job));
 }
 
 void add_to(std::map<Rank, Turns>& ranks, Job& job) { ranks[job.rank].add(job); }
@@ -160,7 +163,9 @@ CallQueue::Tenant& CallQueue::activate(const std::string& name) {
 }
 
 void CallQueue::deactivate(Tenant& tenant) {
-  if (--tenant.active == 0) --active_tenants_;
+  if (--tenant.active > 0) return;
+  --active_tenants_;
+  tenant.long_used.clear();
 }
 
 // Those that would come back as new ones do.
@@ -222,7 +227,10 @@ Job& CallQueue::choose(const Tenant& tenant) {
   for (auto of_rank = tenant.ready.rbegin(); of_rank != tenant.ready.rend(); ++of_rank) {
     const auto& [rank, turns] = *of_rank;
     if (long_first && rank.stage != Rank::Stage::kLong) continue;
-    Job* job = rank.stage == Rank::Stage::kNew ? turns.first(few_long) : turns.first(any);
+    Job* job = rank.stage == Rank::Stage::kNew ? turns.first(few_long)
+               : rank.stage == Rank::Stage::kBegun
+                   ? turns.first(any)
+                   : turns.least([&](const std::string& function) { return tenant.used_by_long(function); });
     if (job) return *job;
   }
   // New ones are held back only where others of their function are ready, and compute for long.
@@ -246,10 +254,13 @@ void CallQueue::left_seat(Job& job, Clock::time_point now) {
   job.cpu_charged = job.cpu_time;
   virtual_time_ += time / static_cast<int64_t>(active_tenants_);
   tenant.used = std::min(tenant.used + time, virtual_time_ + kLagMax);
-  if (job.rank.stage == Rank::Stage::kLong)
+  if (job.rank.stage == Rank::Stage::kLong) {
     tenant.owed_to_long = std::max(tenant.owed_to_long - time, -kOwedMax);
-  else if (!tenant.long_ready.empty())
+    const std::string& function = job.request.function->id.name;
+    tenant.long_used[function] = tenant.used_by_long(function) + by_weight(time, job);
+  } else if (!tenant.long_ready.empty()) {
     tenant.owed_to_long = std::min(tenant.owed_to_long + time / kLongPart, kOwedMax);
+  }
   job.seat_time += time;
   put_in_order(tenant);
   deactivate(tenant);
@@ -325,8 +336,13 @@ JobPtr CallQueue::next() {
   Tenant& tenant = *order_.begin()->second;
   Job& job = choose(tenant);
   tenant.ready.find(job.rank)->second.took_turn(job);
+  if (job.rank.stage == Rank::Stage::kLong) tenant.long_floor = tenant.used_by_long(job.request.function->id.name);
   make_unready(job);
   return forget(job);
+}
+
+bool CallQueue::is_next(const Job& job) const {
+  return job.is_ready && order_.begin()->second == job.share && &choose(*job.share) == &job;
 }
 
 JobPtr CallQueue::take(Job& job) {

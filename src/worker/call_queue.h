@@ -10,11 +10,12 @@
 // nothing to run comes back with what the others have used meanwhile, less a little (start-time fair queueing, on the
 // virtual time of Goyal, Vin and Cheng, SIGCOMM 1996). Among its calls those go first that have begun and need little,
 // so that they are done; then new ones; then those that compute for long, which have a quarter of the tenant's time
-// however many others come. Within each of these its functions take turns.
+// however many others come. Within the first two its functions take turns; those of the last share by weight.
 //
 // Not safe for threads by itself.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <list>
 #include <map>
@@ -37,6 +38,11 @@ class Turns {
     for (const Turn& turn : turns_)
       if (may(turn.function)) return turn.jobs.front();
     return nullptr;
+  }
+  // The first of the function that has the least of `what`; there is one.
+  template <class F>
+  Job* least(F what) const {
+    return std::ranges::min_element(turns_, {}, [&](const Turn& turn) { return what(turn.function); })->jobs.front();
   }
   // After one of them has been chosen: its function is the last again.
   void took_turn(const Job& job);
@@ -70,6 +76,13 @@ struct TenantShare {
   std::array<size_t, 3> ready_of_priority{};
   std::unordered_map<std::string, size_t> long_ready;  // those that compute for long, by function
   Duration owed_to_long{0};                            // of their part of the tenant's time
+  // What each function's have used of that since it was last idle, in virtual time and by weight.
+  std::unordered_map<std::string, Duration> long_used;
+  Duration long_floor{0};  // and one that had none ready has used at least
+  Duration used_by_long(const std::string& function) const {
+    const auto found = long_used.find(function);
+    return found == long_used.end() ? long_floor : std::max(found->second, long_floor);
+  }
 };
 
 class CallQueue {
@@ -91,6 +104,7 @@ class CallQueue {
   void add(JobPtr job, Clock::time_point now);
   // The one that is next; null where none is ready.
   JobPtr next();
+  bool is_next(const Job& job) const;
   // This one, which waits here, in whatever order.
   JobPtr take(Job& job);
   // Counts no longer at its gates: it has ended, or waits for calls of its own, which must not wait for it.

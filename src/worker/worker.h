@@ -41,6 +41,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <thread>
 #include <unordered_map>
@@ -84,6 +85,7 @@ struct WorkerOptions {
   size_t parked_max = 100'000;             // calls that wait inside the guest; more hold on to their seats
   uint64_t parked_bytes_max = 4ull << 30;  // of what those hold that had to give up their slots
   uint64_t log_bytes_max = 64 << 10;       // of one call
+  std::set<std::string> precise_clocks;    // tenants that may tell nanoseconds; others tell microseconds
   bool preempt = true;                     // whether calls that compute for long make way for others
   size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
   ChainLimits chain;
@@ -145,13 +147,16 @@ class Worker {
    private:
     friend class Worker;
     Worker& worker_;
-    // Of the guest that runs here; the thread's own work has the default weight.
-    void set_cpu_weight(uint64_t weight);
+    // This thread, or the watchdog while a call runs here.
+    void tune(uint64_t weight, bool computes);
+    Clock::time_point look_for_core(Clock::time_point now);
+    std::chrono::nanoseconds cpu_time() const;
     void lose_cpu_group(const Error& error);
 
     faaslet::Seat seat_;
-    const uint64_t serial_;                     // of the seat, for the pool
-    isolation::CpuGroup* cpu_group_ = nullptr;  // null: none, or it failed
+    const uint64_t serial_;  // of the seat, for the pool
+    clockid_t cpu_clock_ = CLOCK_THREAD_CPUTIME_ID;
+    std::atomic<isolation::CpuGroup*> cpu_group_ = nullptr;  // null: none, or it failed
 
     // The call that runs here; guarded by the worker's state.
     struct Running {
@@ -160,6 +165,8 @@ class Worker {
       bool timed_out = false;
       bool cancelled = false;
       std::optional<Clock::time_point> preempted;  // when it was asked to make way
+      Clock::time_point looked_at;                 // when the watchdog last saw what it has of a core,
+      std::chrono::nanoseconds used{0};            // and the thread had used this much
     } running_;
   };
 
@@ -216,6 +223,7 @@ class Worker {
     bool draining = false;
     bool stopping = false;
     Clock::time_point watching_until = Clock::time_point::max();  // when the watchdog looks next
+    Clock::time_point borrowed_at;                                // the seat more than there are
     Clock::time_point deadline = Clock::time_point::max();        // none of the waiting calls has one before this
   };
   // A job that ends without a seat, and as what.
@@ -239,9 +247,16 @@ class Worker {
   void watch(State& state, Clock::time_point time);
   // Where calls wait for a seat: asks those that are to make way to do so. When to ask again.
   Clock::time_point make_way(State& state, Clock::time_point now);
+  // Whether a job that waits, and is next, may run right here at once, on one seat more than there are, as others are
+  // to make way for it. It is most likely done before they could have.
+  bool may_borrow(const State& state, const Attachment& here, const Job& job, Clock::time_point now) const;
+  // Whether a job that has just left its seat may give it to whom it likes.
+  bool may_hand_on(const State& state, const Job& job) const {
+    return state.running < options_.seats && state.queue.may_hand_on(job);
+  }
   // Takes the job off its seat.
   void leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now);
-  // Of the waiting calls, the one whose turn it is, on this seat; null: none may run.
+  // Of the waiting calls, the one whose turn it is, on this seat; null: none may run, or no seat is free.
   JobPtr seat_next(State& state, Attachment& here, Clock::time_point now);
   void enqueue(State& state, JobPtr job, Clock::time_point now);
   // Why a call cannot wait in the queue; nothing: it can.

@@ -271,6 +271,37 @@ TEST(Worker, DrainingRefusesNewCallsAndLetsOthersEnd) {
   EXPECT_EQ(waiting.get().status, CallStatus::kOk);
 }
 
+TEST(Worker, GuestsTellMicrosecondsUnlessTheirTenantIsTrustedWithMore) {
+  Pool pool({.seats = 1, .precise_clocks = {"trusted"}}, 1);
+  // Its output: the resolution and a hundred looks at each of the four clocks.
+  constexpr std::string_view kLooks = R"((module
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_res_get" (func $resolution (param i32 i32) (result i32)))
+    (import "spore" "output_write" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "spore_call") (local $i i32)
+      (loop $again
+        (drop (call $resolution (i32.and (local.get $i) (i32.const 3)) (i32.const 0)))
+        (drop (call $time (i32.and (local.get $i) (i32.const 3)) (i64.const 1) (i32.const 8)))
+        (drop (call $write (i32.const 0) (i32.const 16)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 400)))))))";
+  const auto off_the_step = [&](std::string tenant, uint64_t resolution) {
+    const CallResult result = call(pool, request(function(kLooks, {}, std::move(tenant))));
+    EXPECT_EQ(result.output.size(), 6400u);
+    int off = 0;
+    for (size_t at = 0; at + 16 <= result.output.size(); at += 16) {
+      uint64_t values[2];
+      std::memcpy(values, result.output.data() + at, sizeof(values));
+      EXPECT_EQ(values[0], resolution);
+      off += values[1] % 1'000 != 0;
+    }
+    return off;
+  };
+  EXPECT_EQ(off_the_step("tenant", 1'000), 0);
+  EXPECT_GT(off_the_step("trusted", 1), 300);
+}
+
 TEST(Worker, ACallThatUsesUpItsCpuTimeEnds) {
   Pool pool({.seats = 1}, 1);
   functions::FunctionConfig config;

@@ -148,7 +148,7 @@ class Outcomes(SystemTest):
 
 
 class Bounds(SystemTest):
-    FLAGS = ("--seats", "1", "--queue", "2", "--tenant-queue", "1", "--input-mib", "1")
+    FLAGS = ("--seats", "1", "--preempt", "false", "--queue", "2", "--tenant-queue", "1", "--input-mib", "1")
 
     def test_too_much_input_is_413(self):
         self.published("b/echo", ECHO)
@@ -181,7 +181,7 @@ class Bounds(SystemTest):
 
 class Priorities(SystemTest):
     def test_of_those_that_wait_the_highest_goes_first(self):
-        host = self.own_host("--seats", "1")
+        host = self.own_host("--seats", "1", "--preempt", "false")
         self.published("p/endless", ENDLESS, host)
         self.published("p/noop", NOOP, host)
         endless = Background(host.call, "p/endless", b"", "?timeout_ms=3000")
