@@ -595,8 +595,8 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
     }
-    LoadedFunction better{before->id,        before->version, std::move(*proto),
-                          before->cpu_quota, before->network, before->image_count, before->history};
+    LoadedFunction better{before->id,      before->version,     std::move(*proto), before->cpu_quota,
+                          before->network, before->image_count, before->history};
     better.version.tier = ready.facts.tier;
     better.version.object_bytes = ready.facts.stored_bytes;
     auto after = std::make_shared<const LoadedFunction>(std::move(better));
