@@ -80,7 +80,7 @@ bool read_result(ByteReader& in, worker::CallResult& result) {
   for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
     *duration = std::chrono::microseconds(in.read<int64_t>());
   result.usage.memory_bytes = in.read<uint64_t>();
-  return in.ok() && result.status <= worker::CallStatus::kFailed && result.trap.kind <= wasm::TrapKind::kHostCall &&
+  return in.ok() && result.status <= worker::kCallStatusLast && result.trap.kind <= wasm::TrapKind::kHostCall &&
          result.error.code <= ErrorCode::kInternal && result.start <= worker::StartKind::kWarm;
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,10 @@
 namespace spore::host {
 
 namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kInodeBytes = 1024;       // of the kernel's, for a file in a tmpfs with its name
+constexpr uint64_t kLayerAhead = 256 << 10;  // charged at once, so that small writes need not ask
 
 Result<void> check_texts(const char* what, const std::vector<std::string>& texts, uint64_t& bytes) {
   for (const auto& text : texts) {
@@ -78,6 +83,9 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.clock_step_ns = setup.clock_step_ns;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;
+  state.files = MemoryCharge(setup.memory, MemoryKind::kFiles);
+  state.buffers =
+      setup.buffers.account() ? std::move(setup.buffers) : MemoryCharge(std::move(setup.memory), MemoryKind::kBuffers);
 
   state.descriptors.reserve(3 + setup.preopens.size());
   state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStdin, setup.streams.in));
@@ -137,6 +145,7 @@ void HostState::close_all() {
   descriptors.clear();
   network.reset();
   input_file = UniqueFd();
+  files.lower(0);
   streams = {};
   call_streams = nullptr;
 }
@@ -166,6 +175,40 @@ bool HostState::direct_output(uint64_t size_bytes, int& stream) {
     else
       limits.output_held_max = UINT64_MAX;
   }
+  if (stream < 0 && !cover_buffers(size_bytes)) {
+    memory_refused = true;
+    return false;
+  }
+  return true;
+}
+
+std::string HostState::output_refusal() const {
+  return memory_refused ? "out of memory: there is no room for the output in what the tenant may have"
+                        : "the output is larger than " + std::to_string(limits.output_bytes_max) + " bytes";
+}
+
+bool HostState::cover_buffers(uint64_t output_more, uint64_t other_more) {
+  // As a vector grows.
+  const uint64_t wanted = output.size() + output_more;
+  const uint64_t room = wanted <= output.capacity() ? output.capacity() : std::max(2 * output.capacity(), wanted);
+  const uint64_t bytes = room + other_more + input.size() * (input_file.valid() ? 2 : 1) + log.size();
+  return bytes <= kBuffersFreeBytes || buffers.cover(bytes) == MemoryAccount::Refusal::kNone;
+}
+
+bool HostState::cover_layer(int fd, uint64_t more) {
+  if (!files.account()) return true;
+  more = (more / kPageBytes + 3) * kPageBytes;  // a page at either end is cut; and a file, a name
+  if (layer_bytes_max + more > files.bytes()) {
+    struct statfs info;
+    if (::fstatfs(fd, &info) != 0) return false;
+    layer_bytes_max = (info.f_blocks - info.f_bfree) * static_cast<uint64_t>(info.f_bsize) +
+                      (info.f_files - info.f_ffree) * kInodeBytes;
+    const auto cover = [&](uint64_t ahead) {
+      return files.cover(layer_bytes_max + more + ahead) == MemoryAccount::Refusal::kNone;
+    };
+    if (!cover(kLayerAhead) && !cover(0)) return false;
+  }
+  layer_bytes_max += more;
   return true;
 }
 
@@ -180,6 +223,7 @@ std::span<uint8_t> HostState::extend_log(uint64_t size_bytes) {
   const size_t before = log.size();
   const uint64_t room = limits.log_bytes_max - std::min<uint64_t>(limits.log_bytes_max, before);
   const uint64_t fits = std::min(size_bytes, room);
+  if (!cover_buffers(0, fits)) return {};
   log.resize(before + fits);
   return {log.data() + before, fits};
 }

@@ -25,6 +25,7 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "base/memory_account.h"
 #include "base/result.h"
 #include "faaslet/cpu_limit.h"
 #include "faaslet/host_call.h"
@@ -107,8 +108,13 @@ struct CallSetup {
   std::optional<faaslet::Clock::time_point> deadline;
   std::optional<std::chrono::nanoseconds> cpu_time_max;  // of the guest; nothing: no limit
   faaslet::CpuQuota* cpu_quota = nullptr;                // outlives the call; null: it has none
+  MemoryAccountPtr memory;                               // what its files and buffers count at; null: nowhere
+  MemoryCharge buffers;                                  // what is charged for the input already
   uint64_t clock_step_ns = kClockStepNs;                 // of the clocks that it can read
 };
+
+// Of a call's buffers, in all: these count with its Faaslet.
+constexpr uint64_t kBuffersFreeBytes = 8 << 10;
 
 // Sum of the bytes of all arguments and environment variables.
 constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
@@ -187,6 +193,11 @@ struct HostState {
   Bytes log;
   bool log_truncated = false;
 
+  MemoryCharge buffers;          // of input, output and log
+  MemoryCharge files;            // of the local layer
+  uint64_t layer_bytes_max = 0;  // that this can hold by what was written since somebody looked
+  bool memory_refused = false;   // the guest's output found no room there, and it was trapped for it
+
   // CPU time that the guest has used: `cpu_time_before` until it last started or resumed, since when the clock of its
   // thread ran from `cpu_time_base`. Kept by run().
   std::chrono::nanoseconds cpu_time_before{0};
@@ -248,9 +259,16 @@ struct HostState {
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 
-  // Before so many bytes are written to the output: the descriptor that takes them, or -1 for the buffer. False, with
-  // output_overflow set, where they are past the limit.
+  // Before so many bytes are written to the output: the descriptor that takes them, or -1 for the buffer. False where
+  // they are past the limit, with output_overflow set, or the tenant's memory has no room, with memory_refused.
   bool direct_output(uint64_t size_bytes, int& stream);
+  // Why it was false, for the trap.
+  std::string output_refusal() const;
+  // Whether the tenant's memory has room for the buffers, were the output and the rest so much larger.
+  bool cover_buffers(uint64_t output_more, uint64_t other_more = 0);
+  // Before something is written to the local layer, where it takes at most so many bytes: whether the tenant's memory
+  // has room. `fd`: a file there.
+  bool cover_layer(int fd, uint64_t more);
   // Room in the buffer for so many more bytes of output, to be filled at once.
   std::span<uint8_t> extend_output(uint64_t size_bytes);
   // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log,

@@ -33,6 +33,8 @@ std::string_view to_string(CallStatus status) {
     case CallStatus::kCancelled: return "cancelled";
     case CallStatus::kQueueFull: return "queue_full";
     case CallStatus::kTenantQueueFull: return "tenant_queue_full";
+    case CallStatus::kTenantMemory: return "tenant_memory";
+    case CallStatus::kHostMemory: return "host_memory";
     case CallStatus::kDraining: return "draining";
     case CallStatus::kFailed: return "failed";
   }
