@@ -13,6 +13,7 @@ help:
 	@echo "make examples      the example functions, into build/examples"
 	@echo "make test          installs what tests need, builds, runs the fast tests and the WebAssembly spec suite"
 	@echo "make test-spec     the spec suite alone"
+	@echo "make test-security the attacker's suite at full size: hostile guests, beside a tenant that behaves"
 	@echo "make nightly       the long tests: sanitizers, the spec suite under them, fuzzers, big counts"
 	@echo "make bench         all benchmarks; make bench-NAME one of: $(BENCHES)"
 	@echo "make format tidy   clang-format over the sources; clang-tidy over what has changed since the main branch"
@@ -31,7 +32,7 @@ examples:
 	$(MAKE) --no-print-directory -C examples
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
-.PHONY: test test-spec nightly
+.PHONY: test test-spec test-security nightly
 test: install
 	cmake --preset release
 	$(MAKE) --no-print-directory examples
@@ -45,6 +46,12 @@ test-spec: $(RELEASE)/build.ninja
 	  { cat $(RELEASE)/spec-build.log; exit 1; }
 	@timeout $(SPEC_SECONDS_MAX) $(RELEASE)/spec-suite --tier both --jobs $(JOBS) || \
 	  { code=$$?; [ $$code = 124 ] && echo "the spec suite took more than $(SPEC_SECONDS_MAX) s"; exit $$code; }
+
+# The last line is "security: N passed, N failed; neighbour: ...". All of it needs root; without, it says what is left out.
+test-security: $(RELEASE)/build.ninja
+	@cmake --build $(RELEASE) --parallel $(JOBS) --target spore spore-compiler security_test > $(RELEASE)/security.log || \
+	  { cat $(RELEASE)/security.log; exit 1; }
+	@tests/security/run $(RELEASE)
 
 nightly: install examples
 	scripts/nightly

@@ -330,14 +330,25 @@ void bench_calls(int rounds, Figures& figures) {
   fresh.pool.idle_max = 0;
   worker::Worker warm_worker(warm, [] {});
   worker::Worker fresh_worker(fresh, [] {});
+  // The same with what they take counted, as `spore serve` does.
+  MemoryBooks books({});
+  worker::WorkerOptions counted = warm;
+  counted.memory = &books;
+  worker::Worker counted_worker(counted, [] {});
+  counted = fresh;
+  counted.memory = &books;
+  worker::Worker counted_fresh_worker(counted, [] {});
   const auto function = make_function(1);
   const auto small = make_function(16), large = make_function(4096);
-  Samples warm_1, warm_2, fresh_1, fresh_2, latencies, of_small, of_large;
+  Samples warm_1, warm_2, fresh_1, fresh_2, latencies, of_small, of_large, counted_latencies, fresh_latencies,
+      fresh_counted;
   const int calls = 20'000;
   for (int round = 0; round < rounds; ++round) {
     warm_1.add(calls_per_second(warm_worker, function, 1, calls, &latencies));
     warm_2.add(calls_per_second(warm_worker, function, 2, calls));
-    fresh_1.add(calls_per_second(fresh_worker, function, 1, calls / 4));
+    calls_per_second(counted_worker, function, 1, calls, &counted_latencies);
+    fresh_1.add(calls_per_second(fresh_worker, function, 1, calls / 4, &fresh_latencies));
+    calls_per_second(counted_fresh_worker, function, 1, calls / 4, &fresh_counted);
     fresh_2.add(calls_per_second(fresh_worker, function, 2, calls / 4));
     of_small.add(calls_per_second(warm_worker, small, 1, calls / 4));
     of_large.add(calls_per_second(warm_worker, large, 1, calls / 4));
@@ -352,6 +363,9 @@ void bench_calls(int rounds, Figures& figures) {
               figures.scaling);
   std::printf("  fresh calls/s: 1 thread %.0f, 2 threads %.0f (%.2fx)\n", fresh_1.median(), fresh_2.median(),
               fresh_2.median() / fresh_1.median());
+  std::printf("  p50 with memory counted: warm %.3f us (%.3fx), fresh %.2f us (%.3fx)\n", counted_latencies.median(),
+              counted_latencies.median() / latencies.median(), fresh_counted.median(),
+              fresh_counted.median() / fresh_latencies.median());
   std::printf("  reset calls/s by image: 1 MiB %.0f, 256 MiB %.0f (%.2fx)\n", of_small.median(), of_large.median(),
               of_large.median() / of_small.median());
 }

@@ -47,6 +47,9 @@ class HostIsolation {
   // On a thread that will run guests.
   void on_guest_thread() const;
 
+  // One that somebody else enforces, and how.
+  void add_boundary(std::string name, std::string how) { boundaries_.add_enforced(std::move(name), std::move(how)); }
+
   const isolation::Boundaries& boundaries() const { return boundaries_; }
   isolation::CpuGroups* cpu_groups() { return cpu_groups_ ? &*cpu_groups_ : nullptr; }
   isolation::NetworkPool* network() { return network_.get(); }

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "bin/commands.h"
 #include "bin/host_isolation.h"
+#include "bin/host_memory.h"
 #include "bin/runtime.h"
 #include "bin/state_store.h"
 #include "calls/async_calls.h"
@@ -99,7 +100,11 @@ struct ServeOptions {
   worker::PoolOptions pool;
   uint64_t idle_mib_max = 0;
   uint64_t memory_left_mib_min = 0;
+  MemoryOptions memory;
 };
+
+// Threads that wait for the broker, which does one thing after another.
+constexpr unsigned kMakers = 2;
 
 // That run calls: one is always left for everything but calls, also while a seat is borrowed (worker/worker.h).
 unsigned threads_of(const ServeOptions& options) { return options.seats + 2; }
@@ -250,6 +255,9 @@ Result<void> serve(const ServeOptions& options) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread inherits this; the main thread waits for them
   raise_descriptor_limit();
 
+  MemoryOptions memory_options = options.memory;
+  memory_options.left_bytes_min = options.memory_left_mib_min << 20;
+  ASSIGN_OR_RETURN(const auto memory, HostMemory::begin(memory_options));
   ASSIGN_OR_RETURN(const auto isolation,
                    HostIsolation::begin(options.isolation, threads_of(options), {endpoint.port, web.port}));
 
@@ -279,11 +287,13 @@ Result<void> serve(const ServeOptions& options) {
                                {.bytes_max = options.state_mib_max << 20,
                                 .bytes_per_tenant_max = options.state_tenant_mib_max << 20,
                                 .replicas_max = options.state_values_max,
-                                .replicas_per_tenant_max = options.state_values_max / 2});
+                                .replicas_per_tenant_max = options.state_values_max / 2,
+                                .memory = &memory->books()});
   state::BlockingPool state_threads({.threads = options.state_threads});
   state::LockService locks(state, {.lease = milliseconds(options.lock_lease_ms)});
   const host::StateServices state_services{
       .tier = &local_state, .pool = &state_threads, .locks = &locks, .timeout = milliseconds(options.state_timeout_ms)};
+  state::BlockingPool makers({.threads = kMakers});
   isolation->open_network();
   ASSIGN_OR_RETURN(const worker::FileRoots file_roots, file_roots_of(options.mounts, shared_files));
   processes::TenantProcesses* apart = nullptr;  // set before the first call can come
@@ -303,7 +313,7 @@ Result<void> serve(const ServeOptions& options) {
       .prepare_network = [&isolation](const auto& id,
                                       const auto& policy) { return isolation->prepare_network(id, policy); },
       .initialise =
-          [timeout = milliseconds(options.init_timeout_ms), &file_roots](
+          [timeout = milliseconds(options.init_timeout_ms), &file_roots, &memory](
               std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const functions::FunctionId& id,
               const functions::FunctionConfig& config) -> Result<std::shared_ptr<const faaslet::ProtoFaaslet>> {
         ASSIGN_OR_RETURN(auto preopens, worker::file_view(id, config, file_roots));
@@ -311,8 +321,10 @@ Result<void> serve(const ServeOptions& options) {
                                                           .arguments = config.arguments(id.name),
                                                           .environment = config.environment(),
                                                           .preopens = std::move(preopens),
-                                                          .timeout = timeout});
-      }};
+                                                          .timeout = timeout,
+                                                          .memory = memory->books().account_of(id.tenant)});
+      },
+      .count_image = [&memory](const auto& id, uint64_t bytes) { return memory->count_image(id, bytes); }};
   ASSIGN_OR_RETURN(const auto registry,
                    functions::Registry::open(*store, compiler, *arena, hooks, std::move(registry_options)));
 
@@ -325,8 +337,10 @@ Result<void> serve(const ServeOptions& options) {
   const worker::SlotLimit slots = worker::slot_limit();
   const bool slots_as_asked = pool.slots_max != 0 && pool.slots_max <= slots.slots;
   if (!slots_as_asked) pool.slots_max = slots.slots;
-  pool.idle_bytes_max = options.idle_mib_max << 20;
-  pool.memory_left_min = options.memory_left_mib_min << 20;
+  const isolation::MemorySupply& supply = memory->watch().supply();
+  pool.idle_bytes_max = options.idle_mib_max ? options.idle_mib_max << 20 : supply.in_all().bytes / 4;
+  pool.memory_left_min = memory->watch().left_min_bytes();
+  pool.memory_available = [&supply] { return supply.left().bytes; };
   worker::ChainLimits chain = options.chain;
   chain.tree_bytes_max = options.tree_mib_max << 20;
   chain.input_bytes_max = options.input_mib_max << 20;
@@ -364,6 +378,7 @@ Result<void> serve(const ServeOptions& options) {
        .state = &state,
        .network = isolation->network(),
        .resolver = isolation->resolver(),
+       .memory = &memory->books(),
        .file_roots = file_roots,
        .hooks = chain_hooks});
   apart = &processes;
@@ -374,9 +389,12 @@ Result<void> serve(const ServeOptions& options) {
                          .preempt = options.preempt,
                          .tenant_concurrency_max = options.tenant_concurrency_max,
                          .chain = chain,
+                         .memory = &memory->books(),
+                         .memory_wait = milliseconds(options.memory.wait_ms),
                          .pool = pool,
                          .file_roots = file_roots,
                          .state = &state_services,
+                         .makers = &makers,
                          .cpu_groups = isolation->cpu_groups(),
                          .network = isolation->network(),
                          .resolver = isolation->resolver(),
@@ -384,6 +402,8 @@ Result<void> serve(const ServeOptions& options) {
                          .runner = &processes},
                         [&] { wakes->post([&] { worker.run_queued(); }); });
   local_state.on_shortage([&worker] { worker.drop_windows(); });
+  memory->connect(worker, local_state, *registry);
+  isolation->add_boundary("memory", memory->text());
   gateway::Api api(*registry, worker, std::move(access),
                    {.boundaries = isolation->boundaries(),
                     .call_input_bytes_max = options.input_mib_max << 20,
@@ -394,6 +414,8 @@ Result<void> serve(const ServeOptions& options) {
                     .state = &state,
                     .value_bytes_max = options.value_mib_max << 20,
                     .calls = calls.get(),
+                    .memory = &memory->books(),
+                    .memory_watch = &memory->watch(),
                     .publish_threads = options.publish_threads});
   ends = &api;
   worker.set_hooks(chain_hooks);
@@ -418,11 +440,13 @@ Result<void> serve(const ServeOptions& options) {
     });
   }
   calls->start(worker);
+  memory->start();
   std::printf("spore: listening on http://%s (%u seats, data in %s)\n", text_of(endpoint, server->port()).c_str(),
               options.seats, directory.c_str());
   if (const auto port = server->web_port())
     std::printf("spore: web handlers at http://%s/fn/\n", text_of(web, *port).c_str());
   std::printf("spore: state in %s\n", state.name().c_str());
+  std::printf("spore: memory: %s\n", memory->text().c_str());
   std::printf("spore: at most %zu Faaslets in memory, bound by %s; %zu idle ones with those that are parked\n",
               pool.slots_max, slots_as_asked ? "--faaslets" : slots.bound_by.c_str(), pool.idle_max);
   for (const isolation::Boundary& boundary : isolation->boundaries().all())
@@ -448,6 +472,7 @@ Result<void> serve(const ServeOptions& options) {
   wait_until(signals, steady_clock::now() + kLastResponses, all_answered);
   worker.cancel_all();  // what finish() still handed over
   processes.stop();
+  memory->stop();
   server->stop();
   threads.clear();
   std::fprintf(stderr, "spore: stopped\n");
@@ -541,8 +566,23 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0, 10'000'000));
   add("--idle-mib", options->idle_mib_max, "Memory that they may hold; 0: a quarter of the machine's")
       ->check(CLI::Range(0, 1 << 30));
+  add("--memory", options->memory.host_bytes,
+      "What guests may have of this machine's memory, all together; 0: four fifths of what is left at the start")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false));
+  add("--tenant-memory", options->memory.tenant_bytes, "Of that, one tenant's; 0: half")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false));
+  serve_app
+      ->add_option("--tenant-memory-of", options->memory.tenants, "Of a tenant that may have more or less than that")
+      ->type_name("TENANT=SIZE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add("--memory-wait", options->memory.wait_ms, "For memory that a call needs to begin, in ms")
+      ->check(CLI::Range(0, 3'600'000));
   add("--memory-left-mib", options->memory_left_mib_min,
-      "Where less memory than this is available, half of them go; 0: a 20th of the machine's")
+      "Where less than this is left on the machine, or below the limit of its cgroup, idle Faaslets go, and below half "
+      "of it calls wait; 0: a 20th")
       ->check(CLI::Range(0, 1 << 30));
   add("--init-timeout", options->init_timeout_ms, "For a function's initialisers at its publish, in ms")
       ->check(CLI::Range(1, 3'600'000));

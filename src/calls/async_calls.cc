@@ -422,6 +422,8 @@ void AsyncCalls::end(CallRecord begun, CallResult result) {
   switch (result.status) {
     case CallStatus::kQueueFull:
     case CallStatus::kTenantQueueFull:
+    case CallStatus::kTenantMemory:
+    case CallStatus::kHostMemory:
       return end_unstarted(begun, kRefusedPause + milliseconds(draw() % kRefusedPauseMax.count()));
     case CallStatus::kTimedOut:
       // In the queue. A client that waits is told so.

@@ -277,6 +277,8 @@ std::optional<uint64_t> Faaslet::grow_memory(uint32_t index, uint64_t delta_page
   const uint64_t pages = *size_bytes / wasm::kPageBytes;
   if (pages > pages_max || delta_pages > pages_max - pages) return std::nullopt;
   if (delta_pages == 0) return pages;
+  if (cover_memory(accessible_bytes() + delta_pages * wasm::kPageBytes) != MemoryAccount::Refusal::kNone)
+    return std::nullopt;
   if (::mprotect(base + *size_bytes, delta_pages * wasm::kPageBytes, PROT_READ | PROT_WRITE) != 0) return std::nullopt;
   *size_bytes += delta_pages * wasm::kPageBytes;
   return pages;

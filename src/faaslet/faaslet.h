@@ -8,12 +8,16 @@
 //
 // One that does not run can give its slot away: it then holds only how it differs from its ProtoFaaslet, which is
 // nothing after a reset, and goes on in whatever slot it is given later, on any thread.
+//
+// What it takes counts at an account, where it has one: while a call is inside, all that the guest can touch, so that
+// nothing is asked on its way but at memory.grow; otherwise what it holds, once somebody has looked (settle_memory).
 #pragma once
 
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/memory_account.h"
 #include "faaslet/host_call.h"
 #include "faaslet/proto_faaslet.h"
 #include "faaslet/seat.h"
@@ -87,6 +91,15 @@ class Faaslet {
   // What it holds in memory of its own, at the last reset().
   uint64_t kept_bytes() const;
 
+  // Once, before anything else is asked of it.
+  void charge_to(const MemoryAccountPtr& account);
+  // Before each start() and resume(): all that the guest can touch is charged then. Where that is refused nothing is.
+  MemoryAccount::Refusal cover_memory() { return cover_memory(accessible_bytes()); }
+  // While it does not run: only what it holds is charged from now on. Between calls that is known, within one the
+  // kernel is asked.
+  void settle_memory();
+  uint64_t charged_bytes() const { return memory_charge_.bytes() + tables_charge_.bytes(); }
+
   // The instance as it is now, between calls. It borrows from the slot.
   Result<InstanceState> capture() const;
 
@@ -110,6 +123,8 @@ class Faaslet {
 
   // A page that is kept costs a tenth of a microsecond at each reset, one that is not costs two when it is touched.
   static constexpr uint64_t kKeptPagesMax = 4096;
+  // What is charged beside its pages: objects, mappings, and the first bytes of a call's buffers.
+  static constexpr uint64_t kOverheadBytes = 16 << 10;
 
  protected:
   Faaslet(Slot slot, std::shared_ptr<const LoadedObject> object, std::span<const HostFunction> links, void* host_state);
@@ -146,6 +161,17 @@ class Faaslet {
     Bytes bytes;
     std::vector<Window> windows;
   };
+
+  void keep(std::vector<CopiedRange> copied);
+  // Memories, stack and tables: what can be written to; and what is kept beyond, which may be counted twice.
+  uint64_t accessible_bytes() const;
+  MemoryAccount::Refusal cover_memory(uint64_t accessible) {
+    return accessible + kOverheadBytes <= memory_charge_.bytes() || !memory_charge_.account()
+               ? MemoryAccount::Refusal::kNone
+               : raise_charges(accessible);
+  }
+  MemoryAccount::Refusal raise_charges(uint64_t accessible);
+  uint64_t page_table_bytes(uint64_t accessible) const;
 
   uint64_t memory_bytes_of(size_t memory) const;
   // As addresses; the end is that of what is accessible now.
@@ -184,6 +210,7 @@ class Faaslet {
   void* host_state_ = nullptr;
   int64_t window_floor_ = static_cast<int64_t>(wasm::kWindowsEndBytes);  // other memories begin here; windows end
   std::vector<Window> windows_;                                          // by offset, highest first
+  uint64_t kept_beyond_image_ = 0;                                       // bytes of copied_ that memories had grown by
   std::vector<CopiedRange> copied_;  // pages of grown memory beyond its end now are zero already
   uint64_t tracked_seat_ = 0;    // copied_ is complete as long as the guest has run on this seat only (0: it is not),
   uint64_t tracked_faults_ = 0;  // and its thread has taken this many page faults
@@ -192,6 +219,7 @@ class Faaslet {
   bool fresh_ = false;  // it was restored and not reset since
   bool clean_ = false;  // nothing has run since it was restored or reset
   std::unique_ptr<Parked> parked_;
+  MemoryCharge memory_charge_, tables_charge_;
   // What the last host call left for start() and resume() to report.
   Trap pending_trap_;
   Wait pending_wait_;

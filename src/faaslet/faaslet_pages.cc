@@ -51,6 +51,55 @@ uint64_t Faaslet::end_of_region(size_t region) const {
   return (region == 0 ? reinterpret_cast<uint64_t>(memory()) : begin_of_region(region)) + memory_bytes_of(region);
 }
 
+// ---- what it counts for ---------------------------------------------------------------------------------------------
+
+void Faaslet::charge_to(const MemoryAccountPtr& account) {
+  memory_charge_ = MemoryCharge(account, MemoryKind::kFaaslets);
+  tables_charge_ = MemoryCharge(account, MemoryKind::kPageTables);
+}
+
+uint64_t Faaslet::accessible_bytes() const {
+  uint64_t bytes = kept_beyond_image_;
+  if (!proto_) return bytes;  // of linked instances
+  if (!has_slot()) {
+    for (const uint64_t region : parked_->region_bytes) bytes += region;
+    return bytes;
+  }
+  for (size_t i = 0; i < proto_->regions().size(); ++i) bytes += end_of_region(i) - begin_of_region(i);
+  return bytes;
+}
+
+// One page of entries for each 2 MiB, two that are cut; and for each region a directory of its own.
+uint64_t Faaslet::page_table_bytes(uint64_t accessible) const {
+  constexpr uint64_t kBytesOfTable = 2 << 20;
+  return (accessible / kBytesOfTable + 2 + proto_->regions().size()) * kPageBytes;
+}
+
+MemoryAccount::Refusal Faaslet::raise_charges(uint64_t accessible) {
+  const uint64_t before = memory_charge_.bytes();
+  auto refusal = memory_charge_.cover(accessible + kOverheadBytes);
+  if (refusal != MemoryAccount::Refusal::kNone) return refusal;
+  refusal = tables_charge_.cover(page_table_bytes(accessible));
+  if (refusal != MemoryAccount::Refusal::kNone) memory_charge_.lower(before);
+  return refusal;
+}
+
+void Faaslet::settle_memory() {
+  if (!memory_charge_.account()) return;
+  uint64_t bytes = parked_bytes();
+  if (clean_ && has_slot()) {
+    bytes = kept_bytes();
+  } else if (has_slot()) {
+    for (size_t i = 0; i < proto_->regions().size(); ++i) {
+      const auto copied = count_copied_pages(begin_of_region(i), end_of_region(i));
+      if (!copied) return;  // the kernel cannot tell: as much as it can be
+      bytes += *copied * kPageBytes;
+    }
+  }
+  memory_charge_.lower(bytes + kOverheadBytes);
+  tables_charge_.lower(has_slot() ? page_table_bytes(bytes) : 0);
+}
+
 // ---- reset ----------------------------------------------------------------------------------------------------------
 
 bool Faaslet::reset() {
@@ -130,8 +179,15 @@ bool Faaslet::find_copied_pages(std::span<const uint64_t> ends) {
     pages_left -= pages;
     copied.push_back(beyond);
   }
-  copied_ = std::move(copied);
+  keep(std::move(copied));
   return true;
+}
+
+void Faaslet::keep(std::vector<CopiedRange> copied) {
+  copied_ = std::move(copied);
+  kept_beyond_image_ = 0;
+  for (const CopiedRange& range : copied_)
+    if (!range.image) kept_beyond_image_ += range.end - range.begin;
 }
 
 void Faaslet::show_working_set() const {
@@ -185,7 +241,7 @@ void Faaslet::release_unused() {
       }
       release(unused, range.end);
     }
-    copied_ = std::move(used);
+    keep(std::move(used));
   }
   used_pages_.clear();
 }
@@ -195,7 +251,7 @@ void Faaslet::release_unused() {
 bool Faaslet::drop_pages(std::span<const uint64_t> ends) {
   std::vector<uint64_t> to(ends.begin(), ends.end());
   for (const CopiedRange& range : copied_) to[range.region] = std::max(to[range.region], range.end);
-  copied_.clear();
+  keep({});
   used_pages_.clear();
   for (size_t i = 0; i < to.size(); ++i)
     if (const uint64_t begin = begin_of_region(i); begin < to[i])
@@ -272,7 +328,9 @@ Result<Slot> Faaslet::move_out() {
   if (!clean_) parked->windows = windows_;
   forget_windows();
   parked_ = std::move(parked);
-  copied_ = {};
+  memory_charge_.lower(parked_->bytes.size() + kOverheadBytes);
+  tables_charge_.lower(0);
+  keep({});
   used_pages_ = {};
   tracked_seat_ = 0;
   return std::move(slot_);

@@ -23,21 +23,43 @@ std::atomic<bool> g_scan_available{true};
 
 }  // namespace
 
+namespace {
+
+PageQuery query_copied(uint64_t begin, uint64_t end, uint64_t pages_max) {
+  return {.begin = begin,
+          .end = end,
+          .pages_max = pages_max,
+          .inverted = kPageIsFile | kPageIsZeroPage,
+          .all_of = kPageIsFile | kPageIsZeroPage,
+          .any_of = kPageIsPresent | kPageIsSwapped};
+}
+
+}  // namespace
+
 std::optional<size_t> scan_copied_pages(uint64_t begin, uint64_t end, uint64_t pages_max, std::span<PageRange> into) {
   if (!g_scan_available.load(std::memory_order_relaxed)) return std::nullopt;
   std::array<PageRegion, kScanRangesMax> regions;
-  const auto answer = scan_pages({.begin = begin,
-                                  .end = end,
-                                  .pages_max = pages_max,
-                                  .inverted = kPageIsFile | kPageIsZeroPage,
-                                  .all_of = kPageIsFile | kPageIsZeroPage,
-                                  .any_of = kPageIsPresent | kPageIsSwapped},
-                                 std::span(regions).first(std::min(regions.size(), into.size())));
+  const auto answer =
+      scan_pages(query_copied(begin, end, pages_max), std::span(regions).first(std::min(regions.size(), into.size())));
   // It stops short where there is no more room; then what it gave is not all.
   if (!answer || answer->walked_to != end) return std::nullopt;
   const size_t found = answer->count;
   for (size_t i = 0; i < found; ++i) into[i] = {regions[i].begin, regions[i].end};
   return found;
+}
+
+std::optional<uint64_t> count_copied_pages(uint64_t begin, uint64_t end) {
+  if (!g_scan_available.load(std::memory_order_relaxed)) return std::nullopt;
+  std::array<PageRegion, kScanRangesMax> regions;
+  uint64_t pages = 0;
+  while (begin < end) {
+    const auto answer = scan_pages(query_copied(begin, end, 0), regions);
+    if (!answer || answer->walked_to <= begin) return std::nullopt;
+    for (const PageRegion& region : std::span(regions).first(answer->count))
+      pages += (region.end - region.begin) / kPageBytes;
+    begin = answer->walked_to;
+  }
+  return pages;
 }
 
 Result<std::vector<PageRange>> list_copied_pages(uint64_t begin, uint64_t end) {

@@ -27,6 +27,9 @@ std::optional<size_t> scan_copied_pages(uint64_t begin, uint64_t end, uint64_t p
 // range. May name pages that were read only, where nothing but zeros lies behind them.
 Result<std::vector<PageRange>> list_copied_pages(uint64_t begin, uint64_t end);
 
+// How many copied pages [begin, end) has, however they lie. Nothing where the kernel cannot tell.
+std::optional<uint64_t> count_copied_pages(uint64_t begin, uint64_t end);
+
 // How many page faults the calling thread has taken. While this stays the same, the thread has copied no further page.
 uint64_t thread_page_faults();
 

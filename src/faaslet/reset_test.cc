@@ -248,5 +248,69 @@ TEST(PageScan, SaysNothingWhereItIsTooMuch) {
   EXPECT_EQ(scan_copied_pages(begin, begin + 15 * kPage, 16, ranges), 8u);
 }
 
+// ---- what it counts for ---------------------------------------------------------------------------------------------
+
+uint64_t copied_bytes(const Faaslet& faaslet, const testing::Ready& ready) {
+  const auto begin = reinterpret_cast<uint64_t>(faaslet.memory() + ready.proto->regions()[0].offset);
+  // Also what it keeps beyond its end.
+  const auto ranges = list_copied_pages(begin, reinterpret_cast<uint64_t>(faaslet.memory()) + (16 << 20));
+  uint64_t bytes = 0;
+  for (const PageRange& range : *ranges) bytes += range.end - range.begin;
+  return bytes;
+}
+
+TEST(MemoryOfAFaaslet, IsWhatItCanTouchWhileACallIsInsideAndWhatItHoldsWhenSomebodyLooked) {
+  if (!kernel_can_scan()) GTEST_SKIP() << "this kernel has no PAGEMAP_SCAN";
+  MemoryBooks books({});
+  const auto account = books.account_of("tenant");
+  const auto ready = module();
+  {
+    const auto faaslet = testing::restore(ready);
+    faaslet->charge_to(account);
+    ASSERT_EQ(faaslet->cover_memory(), MemoryAccount::Refusal::kNone);
+    const uint64_t small = faaslet->charged_bytes();
+    EXPECT_GT(small, 40u << 16);
+    const wasm::Cell grow[] = {{20, 0}};
+    testing::call(*faaslet, "grow", grow);
+    EXPECT_GE(faaslet->charged_bytes(), small + (20 << 16));
+    touch(*faaslet, 39 << 16, 59 << 16, 4096);
+    EXPECT_GE(faaslet->charged_bytes(), copied_bytes(*faaslet, ready));
+    faaslet->settle_memory();
+    EXPECT_GE(faaslet->charged_bytes(), copied_bytes(*faaslet, ready)) << "inside a call the kernel is asked";
+    ASSERT_TRUE(faaslet->reset());
+    faaslet->settle_memory();
+    const uint64_t kept = copied_bytes(*faaslet, ready);
+    EXPECT_GT(kept, 20u << 16) << "they stay mapped";
+    EXPECT_GE(faaslet->charged_bytes(), kept);
+    EXPECT_LT(faaslet->charged_bytes(), kept + (64 << 10));
+    // The next call can touch all of its memory beside what is kept beyond its end.
+    ASSERT_EQ(faaslet->cover_memory(), MemoryAccount::Refusal::kNone);
+    touch(*faaslet, 0, 40 << 16, 4096);
+    EXPECT_GE(faaslet->charged_bytes(), copied_bytes(*faaslet, ready));
+    ASSERT_TRUE(faaslet->reset());
+    auto slot = faaslet->move_out();
+    ASSERT_TRUE(slot.has_value());
+    EXPECT_EQ(faaslet->charged_bytes(), Faaslet::kOverheadBytes);
+    EXPECT_EQ(account->total().bytes(), Faaslet::kOverheadBytes);
+  }
+  EXPECT_EQ(books.total().bytes(), 0u);
+}
+
+TEST(MemoryOfAFaaslet, GrowFailsWhereTheAccountHasNoRoomAndChangesNothing) {
+  MemoryBooks books({.bytes_max = UINT64_MAX, .bytes_per_tenant_max = 5 << 20});
+  const auto ready = module();
+  const auto faaslet = testing::restore(ready);
+  faaslet->charge_to(books.account_of("tenant"));
+  ASSERT_EQ(faaslet->cover_memory(), MemoryAccount::Refusal::kNone);
+  const uint64_t charged = books.total().bytes();
+  const wasm::Cell grow[] = {{50, 0}};
+  testing::call(*faaslet, "grow", grow);
+  EXPECT_EQ(faaslet->memory_bytes(), 40u << 16);
+  EXPECT_EQ(books.total().bytes(), charged);
+  const wasm::Cell grow_less[] = {{4, 0}};
+  testing::call(*faaslet, "grow", grow_less);
+  EXPECT_EQ(faaslet->memory_bytes(), 44u << 16);
+}
+
 }  // namespace
 }  // namespace spore::faaslet

@@ -131,6 +131,7 @@ struct LoadedFunction {
   std::shared_ptr<const faaslet::ProtoFaaslet> proto;                  // null: it runs in a process of its tenant's
   std::shared_ptr<faaslet::CpuQuota> cpu_quota = nullptr;              // null: `cpu_percent` is not set
   std::shared_ptr<const isolation::PreparedPolicy> network = nullptr;  // null: `network` is not set
+  std::shared_ptr<const void> image_count = nullptr;                   // its image counts as long as this lives
   std::shared_ptr<CallHistory> history = std::make_shared<CallHistory>();
 };
 

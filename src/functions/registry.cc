@@ -197,10 +197,36 @@ void Registry::State::add_loaded(Entry& entry, std::shared_ptr<const LoadedFunct
   oldest->loaded.clear();
 }
 
+uint64_t Registry::drop_unused_images(const std::string* tenant, uint64_t bytes) {
+  const auto is_unused = [](const std::shared_ptr<Entry>& entry) {
+    return !entry->loaded.empty() &&
+           std::ranges::all_of(entry->loaded, [](const auto& version) { return version.second.use_count() == 1; });
+  };
+  std::vector<std::shared_ptr<Entry>> unused;
+  {
+    const std::shared_lock lock(state_->catalogue_mutex);
+    for (const auto& [id, entry] : state_->catalogue)
+      if ((!tenant || id.tenant == *tenant) && is_unused(entry)) unused.push_back(entry);
+  }
+  std::ranges::sort(unused, {}, [](const auto& entry) { return entry->last_used.load(std::memory_order_relaxed); });
+  std::vector<LoadedVersions> dropped;  // unmapped after the lock
+  uint64_t freed = 0;
+  const std::unique_lock lock(state_->catalogue_mutex);
+  for (const auto& entry : unused) {
+    if (freed >= bytes) break;
+    if (!is_unused(entry)) continue;  // a call came meanwhile
+    for (const auto& [number, function] : entry->loaded) freed += function->proto->resident_bytes();
+    state_->loaded -= entry->loaded.size();
+    dropped.push_back(std::exchange(entry->loaded, {}));
+  }
+  return freed;
+}
+
 Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& change,
                                             std::shared_ptr<const faaslet::ProtoFaaslet> proto,
                                             std::shared_ptr<const isolation::PreparedPolicy> network,
                                             const ObjectFacts& facts) {
+  ASSIGN_OR_RETURN(auto image_count, hooks.count_image(id, proto->resident_bytes()));
   const std::lock_guard commit_lock(commit_mutex);
   const std::optional<Record> before = record_of(id);
   Record after = before.value_or(Record{.info = {.id = id}});
@@ -219,8 +245,8 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
   VersionInfo version = after.info.current_version();
   version.tier = facts.tier;
   version.object_bytes = facts.stored_bytes;
-  auto ready = std::make_shared<const LoadedFunction>(
-      LoadedFunction{id, version, std::move(proto), make_cpu_quota(version.config), std::move(network)});
+  auto ready = std::make_shared<const LoadedFunction>(LoadedFunction{
+      id, version, std::move(proto), make_cpu_quota(version.config), std::move(network), std::move(image_count)});
   count_references(before ? &*before : nullptr, &after);
   remove_unused_images(id, &after);
   LoadedVersions replaced;  // unmapped after the lock
@@ -454,7 +480,9 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const
   ASSIGN_OR_RETURN(auto network, network_of(id, version.config));
   ASSIGN_OR_RETURN(auto proto, make_proto(ready, id, version.config, For::kLoad));
   image_pin.keep();
-  LoadedFunction out{id, version, std::move(proto), make_cpu_quota(version.config), std::move(network)};
+  ASSIGN_OR_RETURN(auto image_count, hooks.count_image(id, proto->resident_bytes()));
+  LoadedFunction out{
+      id, version, std::move(proto), make_cpu_quota(version.config), std::move(network), std::move(image_count)};
   out.version.tier = ready.facts.tier;
   out.version.object_bytes = ready.facts.stored_bytes;
   return std::make_shared<const LoadedFunction>(std::move(out));
@@ -596,8 +624,8 @@ void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject&
       spdlog::error("{} stays in the fast tier: {}", quoted(before->id), proto.error().message);
       continue;
     }
-    LoadedFunction better{before->id,        before->version, std::move(*proto),
-                          before->cpu_quota, before->network, before->history};
+    LoadedFunction better{before->id,      before->version,     std::move(*proto), before->cpu_quota,
+                          before->network, before->image_count, before->history};
     better.version.tier = ready.facts.tier;
     better.version.object_bytes = ready.facts.stored_bytes;
     auto after = std::make_shared<const LoadedFunction>(std::move(better));

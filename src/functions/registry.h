@@ -60,6 +60,10 @@ struct HostHooks {
   std::function<Result<std::shared_ptr<const faaslet::ProtoFaaslet>>(
       std::shared_ptr<const faaslet::ProtoFaaslet> instantiated, const FunctionId& id, const FunctionConfig& config)>
       initialise = [](auto instantiated, const auto&, const auto&) { return instantiated; };
+  // Counts the memory of a loaded function's image, for as long as what it gives lives. kResourceExhausted. Called
+  // without locks, and may call drop_unused_images().
+  std::function<Result<std::shared_ptr<const void>>(const FunctionId& id, uint64_t bytes)> count_image =
+      [](const auto&, uint64_t) { return Result<std::shared_ptr<const void>>(nullptr); };
 };
 
 struct RegistryOptions {
@@ -157,6 +161,9 @@ class Registry {
   // Reads the store.
   Result<std::vector<ImageInfo>> images(std::string_view tenant, std::string_view name = "") const;
 
+  // Loaded functions that no call has are forgotten, of that tenant or (null) of all, those used longest ago first,
+  // until their images had so many bytes. How many they had.
+  uint64_t drop_unused_images(const std::string* tenant, uint64_t bytes);
   RegistryStats stats() const;
   // Blocks until no module waits for its optimised code.
   void wait_for_background() const;

@@ -284,6 +284,39 @@ TEST_F(RegistryTest, BoundsTheNumberOfFunctions) {
   EXPECT_TRUE(publish(module_that_returns(2)));
 }
 
+TEST_F(RegistryTest, ImagesCountWhileTheyAreLoadedAndThoseThatNoCallHasCanGo) {
+  std::atomic<uint64_t> counted = 0, count_max = UINT64_MAX;
+  hooks_.count_image = [&](const FunctionId&, uint64_t bytes) -> Result<std::shared_ptr<const void>> {
+    EXPECT_GT(bytes, 0u);
+    if (counted + bytes > count_max) return fail(ErrorCode::kResourceExhausted, "no room for its image");
+    counted += bytes;
+    return std::shared_ptr<const void>(static_cast<const void*>(this), [&counted, bytes](auto) { counted -= bytes; });
+  };
+  open();
+  const FunctionId others{"others", "f"};
+  ASSERT_TRUE(publish(module_that_returns(1)));
+  ASSERT_TRUE(publish(module_that_returns(2), kOther));
+  ASSERT_TRUE(publish(module_that_returns(3), others));
+  const uint64_t three = counted;
+  EXPECT_GT(three, 0u);
+  const auto used = *registry_->load(kId);
+  EXPECT_EQ(registry_->drop_unused_images(&kId.tenant, UINT64_MAX), three / 3);
+  EXPECT_EQ(counted, three / 3 * 2);
+  EXPECT_EQ(registry_->find_loaded(kOther), nullptr);
+  EXPECT_NE(registry_->find_loaded(kId), nullptr) << "a call has it";
+  EXPECT_NE(registry_->find_loaded(others), nullptr);
+  EXPECT_EQ(call(kOther), 2) << "it is loaded again";
+  EXPECT_EQ(registry_->stats().loaded, 3u);
+  EXPECT_EQ(counted, three);
+  count_max = counted.load();
+  const auto refused = publish(module_that_returns(4), {"acme", "more"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_FALSE(registry_->describe({"acme", "more"}).has_value());
+  registry_.reset();
+  EXPECT_EQ(counted, three / 3) << "of the one that a call has";
+}
+
 TEST_F(RegistryTest, HoldsABoundedNumberOfFunctionsReady) {
   options_.loaded_max = 2;
   open();

@@ -226,7 +226,8 @@ Response Api::get(const Request& request) {
       CHECK(server_ != nullptr);
       return text_response(200, "text/plain; version=0.0.4; charset=utf-8",
                            metrics_.render(server_->stats(), worker_.stats(), registry_.stats(),
-                                           options_.calls ? options_.calls->stats() : calls::AsyncStats{}));
+                                           options_.calls ? options_.calls->stats() : calls::AsyncStats{},
+                                           {.books = options_.memory, .watch = options_.memory_watch}));
     case Endpoint::kOpenApi: return text_response(200, "application/json", openapi());
     case Endpoint::kFunctions: return list(request);
     case Endpoint::kOperation: return operation(request);

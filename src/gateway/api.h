@@ -25,6 +25,7 @@
 #include "gateway/operations.h"
 #include "gateway/server.h"
 #include "isolation/boundary.h"
+#include "isolation/memory_watch.h"
 #include "state/global_tier.h"
 #include "worker/worker.h"
 
@@ -41,10 +42,12 @@ struct ApiOptions {
   state::GlobalTier* state = nullptr;       // outlives the Api; null: /v1/state is unknown
   uint64_t value_bytes_max = 256ull << 20;  // of a request's body; values may be larger
   unsigned state_threads = 4;
-  size_t state_requests_max = 1'000;   // under way, with those whose values are being taken by slow clients
-  calls::AsyncCalls* calls = nullptr;  // outlives the Api; null: there are no durable calls
-  unsigned calls_threads = 16;         // those that store calls at once share what it costs
-  size_t calls_requests_max = 10'000;  // that wait for one of them
+  size_t state_requests_max = 1'000;    // under way, with those whose values are being taken by slow clients
+  calls::AsyncCalls* calls = nullptr;   // outlives the Api; null: there are no durable calls
+  unsigned calls_threads = 16;          // those that store calls at once share what it costs
+  size_t calls_requests_max = 10'000;   // that wait for one of them
+  const MemoryBooks* memory = nullptr;  // outlives the Api; null: metrics have none of it
+  const isolation::MemoryWatch* memory_watch = nullptr;  // the same
   unsigned publish_threads = 2;
   size_t publish_queue_max = 64;
   unsigned catalogue_threads = 2;  // changes but publishing, and first loads

@@ -1,6 +1,7 @@
 #include "gateway/metrics.h"
 
 #include <algorithm>
+#include <fstream>
 
 namespace spore::gateway {
 
@@ -21,6 +22,46 @@ void sample(std::string& out, std::string_view name, std::string_view labels, ui
 void single(std::string& out, std::string_view name, std::string_view type, std::string_view help, uint64_t value) {
   head(out, name, type, help);
   sample(out, name, "", value);
+}
+
+// Of this process, as the kernel says; 0 where it does not.
+uint64_t status_bytes(std::string_view field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(field)) return std::strtoull(line.c_str() + field.size(), nullptr, 10) << 10;
+  return 0;
+}
+
+constexpr size_t kTenantsShown = 100;  // those that hold most
+
+void render_books(std::string& out, const MemoryBooks& books) {
+  using Refusal = MemoryAccount::Refusal;
+  head(out, "spore_memory_bytes", "gauge", "What is charged for guests, by kind.");
+  const MemoryByKind kinds = books.total().by_kind();
+  for (size_t i = 0; i < kinds.size(); ++i)
+    sample(out, "spore_memory_bytes", "{kind=\"" + std::string(to_string(static_cast<MemoryKind>(i))) + "\"}",
+           kinds[i]);
+  single(out, "spore_memory_limit_bytes", "gauge", "What they may have, all together.", books.total().bytes_max());
+  head(out, "spore_memory_tenant_bytes", "gauge", "What is charged for a tenant, of the 100 that have most.");
+  auto tenants = books.tenants();
+  tenants.resize(std::min(tenants.size(), kTenantsShown));
+  for (const auto& of : tenants) sample(out, "spore_memory_tenant_bytes", "{tenant=\"" + of.tenant + "\"}", of.bytes);
+  head(out, "spore_memory_refused_total", "counter", "Charges that were refused, by whose limit.");
+  sample(out, "spore_memory_refused_total", "{limit=\"tenant\"}", books.refused(Refusal::kTenant));
+  sample(out, "spore_memory_refused_total", "{limit=\"host\"}", books.refused(Refusal::kHost));
+  head(out, "spore_process_memory_bytes", "gauge", "What the host's process has, as the kernel counts it.");
+  sample(out, "spore_process_memory_bytes", "{kind=\"anonymous\"}", status_bytes("RssAnon:"));
+  sample(out, "spore_process_memory_bytes", "{kind=\"shared\"}", status_bytes("RssShmem:"));
+  sample(out, "spore_process_memory_bytes", "{kind=\"page_tables\"}", status_bytes("VmPTE:"));
+}
+
+void render_watch(std::string& out, const isolation::MemoryWatchStats& watch) {
+  single(out, "spore_memory_level", "gauge", "0 calm, 1 tight (idle Faaslets go), 2 short (calls wait).",
+         static_cast<uint64_t>(watch.level));
+  single(out, "spore_memory_left_bytes", "gauge", "Left on the machine, or below the limit of its cgroup.",
+         watch.left_bytes);
+  single(out, "spore_memory_stalls_total", "counter", "Stalls for memory that the kernel told of.", watch.stalls);
+  single(out, "spore_memory_tight_total", "counter", "Looks that found memory tight or short.", watch.tight);
 }
 
 std::string seconds(uint64_t us) {
@@ -45,7 +86,8 @@ void Metrics::count_call(const worker::CallResult& result) {
 void Metrics::count_publish(bool published) { increment(published ? published_ : publish_failed_); }
 
 std::string Metrics::render(const ServerStats& server, const worker::WorkerStats& worker,
-                            const functions::RegistryStats& registry, const calls::AsyncStats& calls) const {
+                            const functions::RegistryStats& registry, const calls::AsyncStats& calls,
+                            const MemoryFigures& memory) const {
   std::string out;
   head(out, "spore_http_responses_total", "counter", "HTTP responses, by class of status.");
   for (unsigned hundreds = 2; hundreds <= 5; ++hundreds) {
@@ -73,6 +115,10 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_calls_running", "gauge", "Calls that run now.", worker.running);
   single(out, "spore_calls_waiting", "gauge", "Calls that wait for a seat.", worker.waiting);
   single(out, "spore_calls_parked", "gauge", "Calls that wait inside the guest, without a seat.", worker.parked);
+  single(out, "spore_calls_held", "gauge", "Of those that wait: for memory to begin in.", worker.held);
+  single(out, "spore_calls_held_total", "counter", "Calls that had to wait for memory.", worker.held_in_all);
+  if (memory.books) render_books(out, *memory.books);
+  if (memory.watch) render_watch(out, memory.watch->stats());
   const worker::PoolStats& pool = worker.pool;
   single(out, "spore_seats", "gauge", "Calls that may run at once.", worker.seats);
   single(out, "spore_calls_parked_bytes", "gauge", "Memory of calls that wait without a slot.", worker.parked_bytes);
@@ -87,6 +133,7 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
   single(out, "spore_faaslets_reused_total", "counter", "Calls that found an idle Faaslet.", pool.reused);
   single(out, "spore_faaslets_parked_total", "counter", "Idle Faaslets that gave their slot to another.", pool.parked);
   single(out, "spore_faaslets_evicted_total", "counter", "Idle Faaslets that went for want of room.", pool.evicted);
+  single(out, "spore_faaslets_shed_total", "counter", "Of them, those that went for want of memory.", pool.shed);
   const state::LocalTierStats& state = worker.state;
   single(out, "spore_state_replicas", "gauge", "State values that are open on this host.", state.replicas);
   single(out, "spore_state_bytes", "gauge", "Their sizes together.", state.bytes);

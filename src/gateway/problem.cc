@@ -94,6 +94,8 @@ Kind kind_of(const worker::CallResult& result) {
     case CallStatus::kCancelled: return {503, "cancelled", "The call was cancelled"};
     case CallStatus::kQueueFull: return {503, "host_full", "The host's queue is full"};
     case CallStatus::kTenantQueueFull: return {429, "tenant_queue_full", "The tenant's queue is full"};
+    case CallStatus::kTenantMemory: return {429, "tenant_memory", "The tenant has all the memory that it may have"};
+    case CallStatus::kHostMemory: return {503, "host_memory", "The host has no memory left"};
     case CallStatus::kDraining: return {503, "draining", "The host is shutting down"};
     case CallStatus::kFailed: return {500, "internal", "The host could not run the call"};
     case CallStatus::kProcessEnded: return {502, "process_ended", "The process that ran the call ended"};
@@ -165,6 +167,11 @@ json problem_json(const worker::CallResult& result, const Called& called) {
     case CallStatus::kOutputTooLarge:
       out["code"] = "output_too_large";
       out["detail"] = "more than " + std::to_string(called.output_bytes_max) + " bytes";
+      break;
+    case CallStatus::kTenantMemory:
+    case CallStatus::kHostMemory:
+      out["code"] = kind.name;
+      out["detail"] = result.error.message;
       break;
     case CallStatus::kFailed:
     case CallStatus::kProcessEnded:

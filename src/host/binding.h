@@ -4,7 +4,8 @@
 //   Reply<R> function(HostCall& call, A... arguments)
 //
 // A: uint32_t, int32_t, GuestPtr<T> and enumerations of 32 bits (i32); uint64_t, int64_t (i64); float; double.
-// R: one of these, or void. The function replies with a value, or with how the call ends (call.trap, park, exit).
+// R: one of these, or void. The function replies with a value, or with how the call ends (call.trap, park, exit);
+// Errno::kWaits parks it too.
 #pragma once
 
 #include <type_traits>
@@ -12,6 +13,7 @@
 
 #include "faaslet/host_call.h"
 #include "host/guest_ptr.h"
+#include "host/wasi_abi.h"
 #include "wasm/module.h"
 
 namespace spore::host {
@@ -43,6 +45,9 @@ class Reply<void> {
  private:
   HostResult result_ = HostResult::kDone;
 };
+
+// Parks for PendingCall::operation (host/host_state.h).
+HostResult wait_for_operation(HostCall& call);
 
 template <class T>
 struct GuestValue {
@@ -79,6 +84,9 @@ struct Binding<kFunction> {
   template <size_t... kIndex>
   static HostResult dispatch(HostCall& call, std::index_sequence<kIndex...>) {
     const Reply<R> reply = kFunction(call, GuestValue<A>::read(call, kIndex)...);
+    if constexpr (std::is_same_v<R, wasi::Errno>) {
+      if (reply.value() == wasi::Errno::kWaits) return wait_for_operation(call);
+    }
     if constexpr (!std::is_void_v<R>) {
       if (reply.result() == HostResult::kDone) call.set_result(0, reply.value());
     }

@@ -192,19 +192,21 @@ Reply<uint32_t> await_call_output(HostCall& call, uint32_t id, GuestPtr<uint32_t
   if (!output.range(GuestMemory(call), 1) || !size.range(GuestMemory(call), 1)) return on.outside();
   const auto code = code_of(on, call, id);
   if (!code) return *on.ended();
-  const Bytes& bytes = on.state().children->result(id).output;
-
   const auto* exported = call.faaslet().module().find_export("malloc", wasm::ExternalKind::kFunction);
   static const wasm::Signature kMalloc{{wasm::ValueType::kI32}, {wasm::ValueType::kI32}};
   if (!exported || call.faaslet().module().signature_of(exported->index) != kMalloc)
     return on.trap("the module exports no malloc() for the output (-Wl,--export=malloc)");
-  const wasm::Cell argument{.low = bytes.size() + 1};
+  const wasm::Cell argument{.low = on.state().children->result(id).output.size() + 1};
   const faaslet::Outcome made = call.faaslet().enter(exported->index, {&argument, 1});
   if (made.kind == faaslet::Outcome::Kind::kExited) return call.exit(made.exit_code);
   if (made.kind == faaslet::Outcome::Kind::kTrapped) return call.trap(made.trap.kind, made.trap.message);
   if (made.kind == faaslet::Outcome::Kind::kParked) return on.trap("malloc() may not wait");
   const auto address = static_cast<uint32_t>(call.faaslet().result(0).low);
   if (address == 0) return on.trap("malloc() has no " + std::to_string(argument.low) + " bytes for the output");
+  // malloc() is the guest's, and may have closed the call.
+  if (on.state().children->status(id) != ChildCalls::Status::kEnded)
+    return on.trap("malloc() has closed call " + std::to_string(id));
+  const Bytes& bytes = on.state().children->result(id).output;
   const GuestMemory memory(call);
   const Data to(address);
   if (!to.copy_out(memory, std::span<const uint8_t>(bytes)) ||

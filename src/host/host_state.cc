@@ -1,18 +1,25 @@
 #include "host/host_state.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "host/binding.h"
 #include "host/streams.h"
 #include "host/wasi_abi.h"
 
 namespace spore::host {
 
 namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kInodeBytes = 1024;       // of the kernel's, for a file in a tmpfs with its name
+constexpr uint64_t kLayerAhead = 256 << 10;  // charged at once, so that small writes need not ask
 
 Result<void> check_texts(const char* what, const std::vector<std::string>& texts, uint64_t& bytes) {
   for (const auto& text : texts) {
@@ -66,6 +73,7 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.children = std::move(setup.children);
   state.network = std::move(setup.network);
   state.state_services = setup.state_services;
+  state.makers = setup.makers;
   state.tenant = std::move(setup.tenant);
   state.call_key = std::move(setup.call_key);
   state.push_on_success = setup.push_on_success;
@@ -75,6 +83,9 @@ Result<HostState> HostState::make(CallSetup setup) {
   state.clock_step_ns = setup.clock_step_ns;
   state.input = std::move(setup.input);
   state.input_complete = setup.streams.in < 0;
+  state.files = MemoryCharge(setup.memory, MemoryKind::kFiles);
+  state.buffers =
+      setup.buffers.account() ? std::move(setup.buffers) : MemoryCharge(std::move(setup.memory), MemoryKind::kBuffers);
 
   state.descriptors.reserve(3 + setup.preopens.size());
   state.descriptors.emplace_back(stream_descriptor(Descriptor::Kind::kStdin, setup.streams.in));
@@ -106,17 +117,27 @@ Descriptor* HostState::descriptor(uint32_t number) {
   return number < descriptors.size() && descriptors[number] ? &*descriptors[number] : nullptr;
 }
 
-int HostState::open(Descriptor& descriptor) {
-  if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return 0;
-  errno = 0;
+wasi::Errno HostState::open(Descriptor& descriptor) {
+  if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return wasi::Errno::kSuccess;
   if (descriptor.source == Preopen::Source::kLocalLayer) {
-    if (auto made = make_local_layer(local_layer)) descriptor.fd = std::move(*made);
-  } else if (const auto& files = call_files()) {
-    descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  } else {
-    return EPERM;
+    auto made = make_elsewhere<UniqueFd>([limits = local_layer] { return make_local_layer(limits); });
+    if (!made) return wasi::Errno::kWaits;
+    if (!*made) return made->error().code == ErrorCode::kResourceExhausted ? wasi::Errno::kNfile : wasi::Errno::kIo;
+    descriptor.fd = std::move(**made);
+    return wasi::Errno::kSuccess;
   }
-  return descriptor.fd.valid() ? 0 : errno ? errno : EIO;
+  const auto& files = call_files();
+  if (!files) return wasi::Errno::kPerm;
+  descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return descriptor.fd.valid() ? wasi::Errno::kSuccess : wasi::errno_of(errno);
+}
+
+HostResult wait_for_operation(HostCall& call) {
+  auto& pending = call.state<HostState>().pending;
+  const int fd = pending.operation->fd();
+  if (fd >= 0) return call.park({.fd = fd, .events = POLLIN});
+  pending = {};
+  return call.trap(wasm::TrapKind::kHostCall, "no descriptor is left to wait with");
 }
 
 void HostState::close_all() {
@@ -124,6 +145,7 @@ void HostState::close_all() {
   descriptors.clear();
   network.reset();
   input_file = UniqueFd();
+  files.lower(0);
   streams = {};
   call_streams = nullptr;
 }
@@ -153,6 +175,40 @@ bool HostState::direct_output(uint64_t size_bytes, int& stream) {
     else
       limits.output_held_max = UINT64_MAX;
   }
+  if (stream < 0 && !cover_buffers(size_bytes)) {
+    memory_refused = true;
+    return false;
+  }
+  return true;
+}
+
+std::string HostState::output_refusal() const {
+  return memory_refused ? "out of memory: there is no room for the output in what the tenant may have"
+                        : "the output is larger than " + std::to_string(limits.output_bytes_max) + " bytes";
+}
+
+bool HostState::cover_buffers(uint64_t output_more, uint64_t other_more) {
+  // As a vector grows.
+  const uint64_t wanted = output.size() + output_more;
+  const uint64_t room = wanted <= output.capacity() ? output.capacity() : std::max(2 * output.capacity(), wanted);
+  const uint64_t bytes = room + other_more + input.size() * (input_file.valid() ? 2 : 1) + log.size();
+  return bytes <= kBuffersFreeBytes || buffers.cover(bytes) == MemoryAccount::Refusal::kNone;
+}
+
+bool HostState::cover_layer(int fd, uint64_t more) {
+  if (!files.account()) return true;
+  more = (more / kPageBytes + 3) * kPageBytes;  // a page at either end is cut; and a file, a name
+  if (layer_bytes_max + more > files.bytes()) {
+    struct statfs info;
+    if (::fstatfs(fd, &info) != 0) return false;
+    layer_bytes_max = (info.f_blocks - info.f_bfree) * static_cast<uint64_t>(info.f_bsize) +
+                      (info.f_files - info.f_ffree) * kInodeBytes;
+    const auto cover = [&](uint64_t ahead) {
+      return files.cover(layer_bytes_max + more + ahead) == MemoryAccount::Refusal::kNone;
+    };
+    if (!cover(kLayerAhead) && !cover(0)) return false;
+  }
+  layer_bytes_max += more;
   return true;
 }
 
@@ -167,6 +223,7 @@ std::span<uint8_t> HostState::extend_log(uint64_t size_bytes) {
   const size_t before = log.size();
   const uint64_t room = limits.log_bytes_max - std::min<uint64_t>(limits.log_bytes_max, before);
   const uint64_t fits = std::min(size_bytes, room);
+  if (!cover_buffers(0, fits)) return {};
   log.resize(before + fits);
   return {log.data() + before, fits};
 }

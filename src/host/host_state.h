@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,10 +25,12 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "base/memory_account.h"
 #include "base/result.h"
 #include "faaslet/cpu_limit.h"
 #include "faaslet/host_call.h"
 #include "host/call_files.h"
+#include "host/wasi_abi.h"
 #include "state/operation.h"
 #include "state/replica.h"
 
@@ -98,14 +101,20 @@ struct CallSetup {
   std::shared_ptr<ChildCalls> children;           // null: it cannot call other functions
   std::shared_ptr<Network> network;               // null: it has no network
   const StateServices* state_services = nullptr;  // outlives the call; null: there is no state
+  state::BlockingPool* makers = nullptr;          // outlives the call; of what is made for it; null: it waits itself
   std::string tenant;                             // whose state it is
   std::string call_key;                           // names this call among all, at most 32 bytes
   bool push_on_success = false;                   // what it has written to state is pushed when it exits with 0
   std::optional<faaslet::Clock::time_point> deadline;
   std::optional<std::chrono::nanoseconds> cpu_time_max;  // of the guest; nothing: no limit
   faaslet::CpuQuota* cpu_quota = nullptr;                // outlives the call; null: it has none
+  MemoryAccountPtr memory;                               // what its files and buffers count at; null: nowhere
+  MemoryCharge buffers;                                  // what is charged for the input already
   uint64_t clock_step_ns = kClockStepNs;                 // of the clocks that it can read
 };
+
+// Of a call's buffers, in all: these count with its Faaslet.
+constexpr uint64_t kBuffersFreeBytes = 8 << 10;
 
 // Sum of the bytes of all arguments and environment variables.
 constexpr uint64_t kArgumentsBytesMax = 2ull << 20;
@@ -148,7 +157,8 @@ struct PendingCall {
   faaslet::Clock::time_point started;                       // when it was first dispatched
   uint64_t bytes_done = 0;                                  // transferred before it parked
   UniqueFd wait_fd;                                         // an epoll set, where it waits for several descriptors
-  std::shared_ptr<state::Operation> operation;              // on state
+  std::shared_ptr<state::Operation> operation;              // on state, or what `made` comes from
+  std::shared_ptr<void> made;                               // by somebody else (HostState::make_elsewhere)
   std::shared_ptr<Bytes> answer;                            // that the operation fills
   std::shared_ptr<std::shared_ptr<state::Replica>> opened;  // the same
   std::shared_ptr<Lookup> lookup;                           // of a name
@@ -183,6 +193,11 @@ struct HostState {
   Bytes log;
   bool log_truncated = false;
 
+  MemoryCharge buffers;          // of input, output and log
+  MemoryCharge files;            // of the local layer
+  uint64_t layer_bytes_max = 0;  // that this can hold by what was written since somebody looked
+  bool memory_refused = false;   // the guest's output found no room there, and it was trapped for it
+
   // CPU time that the guest has used: `cpu_time_before` until it last started or resumed, since when the clock of its
   // thread ran from `cpu_time_base`. Kept by run().
   std::chrono::nanoseconds cpu_time_before{0};
@@ -196,6 +211,7 @@ struct HostState {
   std::shared_ptr<ChildCalls> children;
   std::shared_ptr<Network> network;
   const StateServices* state_services = nullptr;
+  state::BlockingPool* makers = nullptr;
   std::string tenant;
   std::string call_key;
   bool locks_taken = false;  // it has asked for locks; whoever ends the call gives them back
@@ -213,8 +229,27 @@ struct HostState {
 
   // The open descriptor of that number, or null.
   Descriptor* descriptor(uint32_t number);
-  // Sees to it that its `fd` is there. The kernel's error, else 0.
-  int open(Descriptor& descriptor);
+  // Sees to it that its `fd` is there. kWaits: it is being made.
+  wasi::Errno open(Descriptor& descriptor);
+  // What `make` gives, made by somebody who may take long: on a thread of `makers`, if there are any, while the guest
+  // waits; nothing until then.
+  template <class T>
+  std::optional<Result<T>> make_elsewhere(std::function<Result<T>()> make) {
+    if (!makers) return make();
+    if (!pending.operation) {
+      const auto made = std::make_shared<std::optional<T>>();
+      pending.made = made;
+      pending.operation = makers->start(tenant, [made, make = std::move(make)]() -> Result<int64_t> {
+        ASSIGN_OR_RETURN(*made, make());
+        return 0;
+      });
+    }
+    if (!pending.operation->ended()) return std::nullopt;
+    const auto result = std::exchange(pending.operation, nullptr)->result();
+    const auto made = std::static_pointer_cast<std::optional<T>>(std::exchange(pending.made, nullptr));
+    if (!result) return std::unexpected(result.error());
+    return std::move(**made);
+  }
   // The directory that Spore itself shows to this call.
   const Result<CallFiles>& call_files() const {
     return host::call_files({.state = state_services != nullptr, .call = children != nullptr});
@@ -224,9 +259,16 @@ struct HostState {
   // Puts it at the lowest free number; nothing when limits.descriptors_max are open.
   std::optional<uint32_t> add_descriptor(Descriptor descriptor);
 
-  // Before so many bytes are written to the output: the descriptor that takes them, or -1 for the buffer. False, with
-  // output_overflow set, where they are past the limit.
+  // Before so many bytes are written to the output: the descriptor that takes them, or -1 for the buffer. False where
+  // they are past the limit, with output_overflow set, or the tenant's memory has no room, with memory_refused.
   bool direct_output(uint64_t size_bytes, int& stream);
+  // Why it was false, for the trap.
+  std::string output_refusal() const;
+  // Whether the tenant's memory has room for the buffers, were the output and the rest so much larger.
+  bool cover_buffers(uint64_t output_more, uint64_t other_more = 0);
+  // Before something is written to the local layer, where it takes at most so many bytes: whether the tenant's memory
+  // has room. `fd`: a file there.
+  bool cover_layer(int fd, uint64_t more);
   // Room in the buffer for so many more bytes of output, to be filled at once.
   std::span<uint8_t> extend_output(uint64_t size_bytes);
   // Room for as many of these bytes as the log takes. Where that is not all, truncate_log() then says so in the log,

@@ -51,9 +51,14 @@ Result<std::shared_ptr<const ProtoFaaslet>> run_initialisers(const std::shared_p
   setup.environment = std::move(options.environment);
   setup.preopens = std::move(options.preopens);
   setup.limits.log_bytes_max = kLogBytesMax;
+  setup.memory = options.memory;
   ASSIGN_OR_RETURN(auto host_state, HostState::make(std::move(setup)));
   ASSIGN_OR_RETURN(auto slot, faaslet::Slot::reserve());
   ASSIGN_OR_RETURN(const auto faaslet, faaslet::Faaslet::restore(std::move(slot), instantiated, links, &host_state));
+
+  faaslet->charge_to(options.memory);
+  if (faaslet->cover_memory() != MemoryAccount::Refusal::kNone)
+    return fail(ErrorCode::kResourceExhausted, "no memory for its initialisers in what the tenant may have");
 
   Watchdog watchdog;
   faaslet::Seat seat;

@@ -21,6 +21,7 @@ struct InitialiseOptions {
   std::vector<std::string> environment;
   std::vector<Preopen> preopens;  // what the libc learns of them at its start stays in the image
   std::chrono::milliseconds timeout{10'000};
+  MemoryAccountPtr memory;  // whose memory they take; null: nobody's
 };
 
 // The same image where there is nothing to run. kInvalidModule: an initialiser traps, exits or opens files;

@@ -177,7 +177,12 @@ Reply<int64_t> sock_resolve(HostCall& call, GuestPtr<uint8_t> name, uint32_t nam
     std::string text(name_len, '\0');
     if (!name.copy_in(memory, std::span(reinterpret_cast<uint8_t*>(text.data()), text.size())))
       return out_of_bounds(call, "sock_resolve");
-    auto started = Lookup::start(state.network, text, host_family == 0 ? AF_UNSPEC : host_family);
+    const auto begun = state.make_elsewhere<std::shared_ptr<Lookup>>(
+        [network = state.network, text, which = host_family == 0 ? AF_UNSPEC : host_family] {
+          return Lookup::start(network, text, which);
+        });
+    if (!begun) return wait_for_operation(call);
+    const auto& started = *begun;
     if (!started) {
       const Error& error = started.error();
       state.append_log(as_bytes("sock_resolve: " + error.message + "\n"));
@@ -186,7 +191,7 @@ Reply<int64_t> sock_resolve(HostCall& call, GuestPtr<uint8_t> name, uint32_t nam
     }
     pending.active = true;
     pending.started = Clock::now();
-    pending.lookup = std::move(*started);
+    pending.lookup = *started;
   }
   Lookup& lookup = *pending.lookup;
   if (!lookup.ended()) lookup.advance();

@@ -109,12 +109,16 @@ Outcome open(HostCall& call, uint32_t family, uint32_t type) {
   const bool stream = type == static_cast<uint32_t>(wasi::FileType::kSocketStream);
   if (!stream && type != static_cast<uint32_t>(wasi::FileType::kSocketDgram)) return Errno::kProtoNoSupport;
   if (!has_room(state)) return Errno::kMfile;
-  auto made = state.network->socket(host_family, stream ? SOCK_STREAM : SOCK_DGRAM);
-  if (!made) {
-    state.append_log(as_bytes("open a socket: " + made.error().message + "\n"));
-    return errno_of_network(made.error().code);
+  auto made = state.make_elsewhere<UniqueFd>([network = state.network, host_family, stream] {
+    return network->socket(host_family, stream ? SOCK_STREAM : SOCK_DGRAM);
+  });
+  if (!made) return wait_for_operation(call);
+  if (!*made) {
+    const Error& error = made->error();
+    state.append_log(as_bytes("open a socket: " + error.message + "\n"));
+    return errno_of_network(error.code);
   }
-  return add(state, std::move(*made), host_family, file_type, 0);
+  return add(state, std::move(**made), host_family, file_type, 0);
 }
 
 Outcome connect(HostCall& call, Descriptor& socket, const HostAddress& to) {

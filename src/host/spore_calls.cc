@@ -40,6 +40,11 @@ HostResult complete_input(HostCall& call) {
     if (state.call_streams && !state.call_streams->hold_input(state.input.size())) {
       return call.trap(wasm::TrapKind::kHostCall, "the memory set aside for inputs is all in use");
     }
+    if (!state.cover_buffers(0, kChunkBytes)) {
+      return call.trap(wasm::TrapKind::kHostCall,
+                       "out of memory: there is no room for the input in what the tenant "
+                       "may have");
+    }
     state.input_complete = result.count == 0;
   }
   return HostResult::kDone;
@@ -83,8 +88,7 @@ HostResult write_whole(HostCall& call, Descriptor::Kind to, iovec bytes) {
   }
   int stream = -1;
   if (!state.direct_output(bytes.iov_len, stream)) {
-    return call.trap(wasm::TrapKind::kHostCall,
-                     "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
+    return call.trap(wasm::TrapKind::kHostCall, state.output_refusal());
   }
   if (stream >= 0) {
     const HostResult result = write_to_stream(call, stream, bytes);

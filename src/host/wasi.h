@@ -97,7 +97,9 @@ Status write_socket(HostCall&, Descriptor& socket, const Buffers& buffers, Guest
 // ---- shared by these files (wasi_support.cc) ----
 inline HostState& state_of(HostCall& call) { return call.state<HostState>(); }
 
-// The open descriptor if it has all of these rights, else kBadf or kNotCapable.
+// The open descriptor if it has all of these rights, else kBadf or kNotCapable; kWaits (wasi_abi.h) where it is being
+// made. An unopened one may have no `fd`.
+std::expected<Descriptor*, Errno> find_unopened(HostState& state, Fd fd, Rights needed);
 std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed);
 
 Filestat filestat_of(const struct stat& info);

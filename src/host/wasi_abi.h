@@ -85,6 +85,7 @@ enum class Errno : uint32_t {
   kTxtBsy = 74,
   kXdev = 75,
   kNotCapable = 76,
+  kWaits = 0x1'0000,  // no guest sees it: the host function parks for PendingCall::operation, and is called again
 };
 
 using Rights = uint64_t;

@@ -79,6 +79,8 @@ Status fd_allocate(HostCall& call, Fd fd, uint64_t offset, uint64_t len) {
   if (!is_state && !(*found)->seekable) return Errno::kSpipe;
   if (offset > INT64_MAX || len > INT64_MAX || len == 0) return Errno::kInval;
   if (is_state) return resize_state_file(call, **found, offset + len, false);
+  if ((*found)->source == Preopen::Source::kLocalLayer && !state_of(call).cover_layer((*found)->fd.get(), len))
+    return Errno::kNoSpc;
   return status_of(::fallocate((*found)->fd.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(len)));
 }
 

@@ -72,6 +72,11 @@ Status finish_io(HostCall& call, const IoResult& result, GuestPtr<uint32_t> coun
   return result.error ? Status(errno_of(result.error)) : transferred(call, count, result.count);
 }
 
+// Whether the tenant's memory has room for so many bytes more in that file, if it is one of the call's own.
+bool has_room(HostCall& call, const Descriptor& file, uint64_t size_bytes) {
+  return file.source != Preopen::Source::kLocalLayer || state_of(call).cover_layer(file.fd.get(), size_bytes);
+}
+
 IoResult result_of(ssize_t count) { return count < 0 ? IoResult{0, errno} : IoResult{static_cast<size_t>(count), 0}; }
 
 Status read_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, GuestPtr<uint32_t> nread) {
@@ -83,6 +88,7 @@ Status read_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, Gu
 }
 
 Status write_file_at(HostCall& call, Descriptor& file, const Buffers& buffers, GuestPtr<uint32_t> nwritten) {
+  if (!has_room(call, file, buffers.size_bytes())) return Errno::kNoSpc;
   const auto list = buffers.list();
   const int fd = file.fd.get();
   if (!(file.flags & fdflags::kAppend)) {
@@ -148,8 +154,7 @@ Status write_output(HostCall& call, const Descriptor& descriptor, const Buffers&
   HostState& state = state_of(call);
   int stream = -1;
   if (!state.direct_output(buffers.size_bytes(), stream)) {
-    return call.trap(wasm::TrapKind::kHostCall,
-                     "the output is larger than " + std::to_string(state.limits.output_bytes_max) + " bytes");
+    return call.trap(wasm::TrapKind::kHostCall, state.output_refusal());
   }
   if (stream >= 0) {
     uint64_t done = 0;
@@ -278,6 +283,7 @@ Status fd_pwrite(HostCall& call, Fd fd, GuestPtr<Iovec> iovs, uint32_t count, ui
   if (file < 0 && !is_state) return Errno::kSpipe;
   if (offset > INT64_MAX) return Errno::kInval;
   if (is_state) return write_state_file(call, **found, buffers, offset, nwritten);
+  if ((*found)->kind == Kind::kFile && !has_room(call, **found, buffers.size_bytes())) return Errno::kNoSpc;
   const auto list = buffers.list();
   return finish_io(call,
                    result_of(::pwritev(file, list.data(), static_cast<int>(list.size()), static_cast<off_t>(offset))),

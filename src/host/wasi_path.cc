@@ -48,7 +48,7 @@ std::expected<Place, Errno> find_place(HostCall& call, Fd fd, Rights needed, Byt
   if ((directory->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
   auto text = read_path(call, path, len);
   if (!text) return std::unexpected(text.error());
-  if (const int error = state_of(call).open(*directory)) return std::unexpected(errno_of(error));
+  if (const Errno error = state_of(call).open(*directory); error != Errno::kSuccess) return std::unexpected(error);
   auto state = state_path(state_of(call), *directory, *text);
   if (!state) return std::unexpected(state.error());
   auto function = call_path(state_of(call), *directory, *text);
@@ -113,6 +113,11 @@ std::expected<OpenFlags, Errno> open_flags_of(uint32_t lookup, uint32_t oflags_g
   return out;
 }
 
+// Whether the tenant's memory has room for another name there, if it is the call's own place.
+bool has_room(HostCall& call, const Place& place, uint64_t size_bytes = 0) {
+  return place.directory->source != Preopen::Source::kLocalLayer || state_of(call).cover_layer(place.fd(), size_bytes);
+}
+
 // `writable`: the inode of a file that can be written in a read-only place nevertheless; it is opened as a name only.
 std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags, ino_t writable) {
   if (!place.read_only()) return open_beneath(place.fd(), place.path, flags.host, 0666);
@@ -136,6 +141,7 @@ std::expected<UniqueFd, Errno> open_place(const Place& place, OpenFlags flags, i
 // The input as a file: a copy that nobody can change, made once a call.
 std::expected<UniqueFd, Errno> open_input(HostState& state) {
   if (!state.input_file.valid()) {
+    if (!state.cover_buffers(0, state.input.size())) return std::unexpected(Errno::kNoMem);
     UniqueFd file(::memfd_create("input", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!file.valid()) return std::unexpected(errno_of(errno));
     for (size_t done = 0; done < state.input.size();) {
@@ -181,6 +187,7 @@ Status path_create_directory(HostCall& call, Fd fd, Bytes8 path, uint32_t len) {
   if (place->function) return Errno::kExist;
   const auto parent = parent_of(*place, Errno::kExist);
   if (!parent) return parent.error();
+  if (!has_room(call, *place)) return Errno::kNoSpc;
   return status_of(::mkdirat(parent->directory.get(), parent->last.c_str(), 0777));
 }
 
@@ -229,6 +236,7 @@ Status path_link(HostCall& call, Fd old_fd, uint32_t lookup, Bytes8 old_path, ui
   if (old_place->read_only()) return Errno::kXdev;
   // The kernel would follow a symbolic link with a slash behind it, to wherever it leads.
   if (source->last.ends_with('/')) return Errno::kNotDir;
+  if (!has_room(call, *new_place)) return Errno::kNoSpc;
   return status_of(
       ::linkat(source->directory.get(), source->last.c_str(), target->directory.get(), target->last.c_str(), 0));
 }
@@ -270,6 +278,7 @@ Status path_open(HostCall& call, Fd fd, uint32_t lookup, Bytes8 path, uint32_t l
   }
   const CallFiles* files = nullptr;
   if (descriptor.source == Preopen::Source::kCallFiles) files = &*state.call_files();
+  if ((flags->host & O_CREAT) && !has_room(call, *place)) return Errno::kNoSpc;
   auto fd_opened = open_place(*place, *flags, files ? files->output : 0);
   if (!fd_opened) return fd_opened.error();
   struct stat info;
@@ -310,7 +319,8 @@ Status path_readlink(HostCall& call, Fd fd, Bytes8 path, uint32_t len, Bytes8 bu
   if (got < 0) return errno_of(errno);
   const auto size = std::min(static_cast<uint32_t>(got), buf_len);  // cut off silently, as POSIX does
   const GuestMemory memory(call);
-  const bool ok = buf.copy_out(memory, as_bytes({text.data(), size})) && used.copy_out(memory, size);
+  const bool ok =
+      buf.range(memory, buf_len) && buf.copy_out(memory, as_bytes({text.data(), size})) && used.copy_out(memory, size);
   return ok ? Errno::kSuccess : Errno::kFault;
 }
 
@@ -347,6 +357,7 @@ Status path_symlink(HostCall& call, Bytes8 target, uint32_t target_len, Fd fd, B
   if (!parent) return parent.error();
   // No guest could follow it, but a program of the host that reads this directory might.
   if (text->starts_with('/')) return Errno::kPerm;
+  if (!has_room(call, *place, text->size())) return Errno::kNoSpc;
   return status_of(::symlinkat(text->c_str(), parent->directory.get(), parent->last.c_str()));
 }
 

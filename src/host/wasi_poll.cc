@@ -97,7 +97,7 @@ int waiting_fd(const HostState& state, const Descriptor& descriptor) {
 }
 
 Answer answer_descriptor(const Subscription& subscription, HostState& state) {
-  const auto found = find(state, subscription.readwrite.fd, rights::kPollFdReadwrite);
+  const auto found = find_unopened(state, subscription.readwrite.fd, rights::kPollFdReadwrite);
   if (!found) return {.event = event_of(subscription, found.error())};
   const bool reads = subscription.tag == static_cast<uint8_t>(EventType::kFdRead);
   if ((*found)->kind == Kind::kCall) {

@@ -78,11 +78,18 @@ Errno errno_of(int host_errno) {
   }
 }
 
-std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed) {
+std::expected<Descriptor*, Errno> find_unopened(HostState& state, Fd fd, Rights needed) {
   Descriptor* descriptor = state.descriptor(fd);
   if (!descriptor) return std::unexpected(Errno::kBadf);
   if ((descriptor->rights_base & needed) != needed) return std::unexpected(Errno::kNotCapable);
-  if (const int error = state.open(*descriptor)) return std::unexpected(errno_of(error));
+  return descriptor;
+}
+
+std::expected<Descriptor*, Errno> find(HostState& state, Fd fd, Rights needed) {
+  const auto found = find_unopened(state, fd, needed);
+  if (!found) return found;
+  Descriptor* const descriptor = *found;
+  if (const Errno error = state.open(*descriptor); error != Errno::kSuccess) return std::unexpected(error);
   return descriptor;
 }
 

@@ -10,8 +10,9 @@
 namespace spore::isolation {
 
 struct Boundary {
-  std::string name;     // "cpu", ...
-  std::string why_not;  // empty: it is enforced
+  std::string name;      // "cpu", ...
+  std::string why_not;   // empty: it is enforced
+  std::string how = {};  // where there is something to say of that
 };
 
 class Boundaries {
@@ -19,6 +20,7 @@ class Boundaries {
   void add(std::string name, const Result<void>& made) {
     all_.push_back({std::move(name), made ? std::string() : made.error().message});
   }
+  void add_enforced(std::string name, std::string how) { all_.push_back({std::move(name), {}, std::move(how)}); }
   const std::vector<Boundary>& all() const { return all_; }
 
   // kUnavailable where one of these is not enforced on this host, naming it and why.
@@ -36,9 +38,10 @@ class Boundaries {
   // A line each.
   std::string text() const {
     std::string out;
-    for (const Boundary& boundary : all_)
-      out +=
-          boundary.name + ": " + (boundary.why_not.empty() ? "enforced" : "not enforced: " + boundary.why_not) + "\n";
+    for (const Boundary& boundary : all_) {
+      out += boundary.name + (boundary.why_not.empty() ? ": enforced" : ": not enforced: " + boundary.why_not);
+      out += (boundary.how.empty() ? "" : ": " + boundary.how) + "\n";
+    }
     return out;
   }
 

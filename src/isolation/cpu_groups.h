@@ -1,11 +1,12 @@
 // Cgroups for the threads that run guests: a group for each, so that a thread's weight is its own.
 //
-//   where the host is --> spore-PID-START --> seat-0, seat-1, ...
+//   where the host is --> spore-PID-START --> seat-0, seat-1, ..., watchdog
 //
-// The group of all has as much weight as its threads have together. Where the host is in the tree of cgroups is found
-// in /proc/self/cgroup and /proc/self/mountinfo; it needs the right to make directories there: root's, or a delegated
-// tree. Version 2 where its cpu controller is available there (threaded groups), else version 1. (Linux,
-// Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.)
+// The group of all has as much weight as its threads have together. One more group is for the thread that ends calls
+// when their time is up: it has as much weight as there is, so that guests cannot keep it from ending them. Where the
+// host is in the tree of cgroups is found in /proc/self/cgroup and /proc/self/mountinfo; it needs the right to make
+// directories there: root's, or a delegated tree. Version 2 where its cpu controller is available there (threaded
+// groups), else version 1. (Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.)
 //
 // Weights alone: a cgroup's quota stops a thread wherever it is, with whatever it holds; guests' shares of a core are
 // kept by faaslet/cpu_limit.h.
@@ -101,6 +102,8 @@ class CpuGroups {
 
   // One that nobody has yet; null: all are taken. Any thread.
   CpuGroup* take();
+  // Of the thread that ends calls.
+  CpuGroup& watchdog() { return groups_.back(); }
 
   bool version_2() const { return version_2_; }
   const std::filesystem::path& directory() const { return directory_; }
@@ -109,10 +112,11 @@ class CpuGroups {
   CpuGroups(std::filesystem::path directory, bool version_2)
       : directory_(std::move(directory)), version_2_(version_2) {}
   Result<void> add_groups(unsigned count, const Places& places);
+  Result<void> add_group(const std::string& name, int open_flags);
 
   std::filesystem::path directory_;  // empty: moved from
   bool version_2_ = false;
-  std::deque<CpuGroup> groups_;  // each stays where it is
+  std::deque<CpuGroup> groups_;  // each stays where it is; the watchdog's is the last
   std::atomic<size_t> taken_{0};
 };
 

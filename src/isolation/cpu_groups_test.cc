@@ -65,6 +65,9 @@ TEST_F(Double, Version2GroupsAreThreadedAndHaveTheCpuController) {
   EXPECT_EQ(text_of(all / "cgroup.subtree_control"), "+cpu");
   EXPECT_EQ(text_of(all / "cpu.weight"), "300");
   EXPECT_EQ(text_of(all / "seat-2/cgroup.type"), "threaded");
+  EXPECT_EQ(text_of(all / "watchdog/cpu.weight"), "10000");
+  ASSERT_TRUE(groups->watchdog().enter().has_value());
+  EXPECT_EQ(text_of(all / "watchdog/cgroup.threads"), "0");
 
   CpuGroup* first = groups->take();
   CpuGroup* second = groups->take();

@@ -136,6 +136,7 @@ class Inside {
 
   const Setup setup_;
   HostLine host_;
+  std::optional<MemoryBooks> books_;
   RemoteTier global_;
   std::unique_ptr<state::WindowTracker> tracker_;
   std::optional<state::LocalTier> local_;
@@ -157,6 +158,10 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
       global_(host_, setup_.tenant),
       wakes_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)) {
   CHECK(wakes_.valid(), errno);
+  if (setup_.memory_bytes_max)
+    books_.emplace(
+        MemoryBooksOptions{.bytes_max = setup_.memory_bytes_max, .bytes_per_tenant_max = setup_.memory_bytes_max});
+  MemoryBooks* const books = books_ ? &*books_ : nullptr;
   host::set_tmpfs_maker([this](const host::LocalLayer& limits) -> Result<UniqueFd> {
     ASSIGN_OR_RETURN(Answer answer,
                      host_.ask(RequestKind::kTmpfs, host::serialize(limits), Clock::now() + kHostPatience));
@@ -173,7 +178,8 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                    state::LocalTierOptions{.bytes_max = setup_.state_bytes_max,
                                            .bytes_per_tenant_max = setup_.state_bytes_max,
                                            .replicas_max = setup_.state_values_max,
-                                           .replicas_per_tenant_max = setup_.state_values_max});
+                                           .replicas_per_tenant_max = setup_.state_values_max,
+                                           .memory = books});
     state_threads_.emplace(state::BlockingPoolOptions{.threads = setup_.state_threads});
     locks_.emplace(global_, state::LockOptions{.lease = milliseconds(setup_.lock_lease_ms)});
     state_services_ = {.tier = &*local_,
@@ -196,7 +202,8 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                                                           .arguments = config.arguments(id.name),
                                                           .environment = config.environment(),
                                                           .preopens = std::move(preopens),
-                                                          .timeout = milliseconds(setup_.initialise_timeout_ms)});
+                                                          .timeout = milliseconds(setup_.initialise_timeout_ms),
+                                                          .memory = books_ ? books_->account_of(id.tenant) : nullptr});
       });
   worker::PoolOptions pool{.slots_max = std::min<size_t>(setup_.slots_max, worker::slot_limit().slots),
                            .spare_slots = 2,
@@ -204,7 +211,8 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                            .idle_per_tenant_max = setup_.idle_max,
                            .idle_per_function_max = setup_.idle_per_function_max,
                            .idle_bytes_max = setup_.idle_bytes_max,
-                           .memory_left_min = setup_.memory_left_min};
+                           .memory_left_min = setup_.memory_left_min,
+                           .memory = books};
   worker_.emplace(
       worker::WorkerOptions{.seats = setup_.seats,
                             .queue_max = setup_.queue_max,
@@ -214,6 +222,7 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                             .preempt = setup_.preempt,
                             .tenant_concurrency_max = setup_.tenant_concurrency_max,
                             .chain = setup_.chain,
+                            .memory = books,
                             .pool = std::move(pool),
                             .file_roots = file_roots_,
                             .state = setup_.state ? &state_services_ : nullptr,
@@ -224,6 +233,12 @@ Inside::Inside(Link& link, Setup setup, UniqueFd faults, faaslet::CodeArena& are
                                 },
                             .functions = &*functions_},
       [this] { ::eventfd_write(wakes_.get(), 1); });
+  if (books)
+    books->on_shortage([this](const MemoryAccount* of, uint64_t bytes) {
+      worker_->make_room(of, bytes);
+      const uint64_t room = books_->total().room();
+      if (local_ && room < bytes) local_->shed(of, bytes - room);
+    });
   if (local_) local_->on_shortage([this] { worker_->drop_windows(); });
   worker_->set_hooks({.ended =
                           [this](CallResult& result, const functions::LoadedFunction& function, uint64_t input_bytes) {

@@ -39,7 +39,7 @@ Bytes Setup::write() const {
   out.write(state_threads);
   for (const uint64_t number :
        {state_bytes_max, state_values_max, state_timeout_ms, lock_lease_ms, initialise_timeout_ms, slots_max, idle_max,
-        idle_per_function_max, idle_bytes_max, memory_left_min})
+        idle_per_function_max, idle_bytes_max, memory_left_min, memory_bytes_max})
     out.write(number);
   out.write<uint8_t>(resolver.has_value());
   const isolation::IpAddress address = resolver.value_or(isolation::IpAddress{});
@@ -73,7 +73,7 @@ std::optional<Setup> Setup::parse(ByteSpan bytes) {
   out.state_threads = in.read<unsigned>();
   for (uint64_t* number : {&out.state_bytes_max, &out.state_values_max, &out.state_timeout_ms, &out.lock_lease_ms,
                            &out.initialise_timeout_ms, &out.slots_max, &out.idle_max, &out.idle_per_function_max,
-                           &out.idle_bytes_max, &out.memory_left_min})
+                           &out.idle_bytes_max, &out.memory_left_min, &out.memory_bytes_max})
     *number = in.read<uint64_t>();
   const bool has_resolver = in.read<uint8_t>() != 0;
   isolation::IpAddress address;

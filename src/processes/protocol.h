@@ -98,6 +98,7 @@ struct Setup {
   uint64_t idle_per_function_max = 0;
   uint64_t idle_bytes_max = 0;
   uint64_t memory_left_min = 0;
+  uint64_t memory_bytes_max = 0;                 // that the tenant may have; 0: nothing is charged
   std::optional<isolation::IpAddress> resolver;  // of functions that have a network
   std::string shared_files;                      // the directory of the tenant's own; "": there are none
   struct Mount {

@@ -353,6 +353,8 @@ Setup TenantProcess::setup() const {
             .idle_per_function_max = options.pool.idle_per_function_max,
             .idle_bytes_max = options.pool.idle_bytes_max,
             .memory_left_min = options.pool.memory_left_min,
+            .memory_bytes_max =
+                owner_.services_.memory ? owner_.services_.memory->account_of(tenant_)->total().bytes_max() : 0,
             .resolver = owner_.services_.resolver};
   const worker::FileRoots& roots = owner_.services_.file_roots;
   if (roots.shared_files)

@@ -62,6 +62,7 @@ struct ProcessServices {
   state::GlobalTier* state = nullptr;         // null: calls have no state
   isolation::NetworkPool* network = nullptr;  // null: calls have no network
   std::optional<isolation::IpAddress> resolver;
+  MemoryBooks* memory = nullptr;  // whose limit for a tenant each process keeps to by itself; null: there is none
   worker::FileRoots file_roots;
   worker::ChainHooks hooks;  // of calls that calls make, as the worker's
 };

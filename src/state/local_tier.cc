@@ -19,24 +19,44 @@ std::shared_ptr<Replica> LocalTier::find(const ValueId& id) {
 bool LocalTier::is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const {
   const auto found = state.tenants.find(tenant);
   if (found == state.tenants.end()) return size_bytes > options_.bytes_per_tenant_max;
-  const auto& [replicas, bytes] = found->second;
-  return replicas > options_.replicas_per_tenant_max ||
-         size_bytes > options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, bytes);
+  const State::OfTenant& of = found->second;
+  return of.replicas > options_.replicas_per_tenant_max ||
+         size_bytes > options_.bytes_per_tenant_max - std::min(options_.bytes_per_tenant_max, of.bytes) ||
+         (of.charge.account() && size_bytes > of.charge.account()->total().room());
 }
 
 // For so many bytes more; the entry is there already.
 bool LocalTier::has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const {
   return size_bytes <= options_.bytes_max - std::min(options_.bytes_max, state.stats.bytes) &&
-         state.entries.size() <= options_.replicas_max && !is_bound_by_tenant(state, tenant, size_bytes);
+         state.entries.size() <= options_.replicas_max &&
+         (!options_.memory || size_bytes <= options_.memory->total().room()) &&
+         !is_bound_by_tenant(state, tenant, size_bytes);
 }
 
-void LocalTier::account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) {
-  state.tenants[tenant].bytes += size_bytes - entry.charged_bytes;
+LocalTier::State::OfTenant& LocalTier::of_tenant(State& state, const std::string& tenant) const {
+  State::OfTenant& of = state.tenants[tenant];
+  if (options_.memory && !of.charge.account())
+    of.charge = MemoryCharge(options_.memory->account_of(tenant), MemoryKind::kState);
+  return of;
+}
+
+bool LocalTier::account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) const {
+  State::OfTenant& of = of_tenant(state, tenant);
+  const uint64_t bytes = of.bytes + size_bytes - entry.charged_bytes;
+  if (of.charge.cover_at_once(bytes) != MemoryAccount::Refusal::kNone) return false;
+  of.charge.lower(bytes);
+  of.bytes = bytes;
   state.stats.bytes += size_bytes - entry.charged_bytes;
   entry.charged_bytes = size_bytes;
+  return true;
 }
 
-void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) {
+bool LocalTier::is_idle(const Entry& entry) {
+  const auto& replica = entry.replica;
+  return replica && replica.use_count() == 1 && !replica->mapped() && !replica->dirty();
+}
+
+void LocalTier::drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) const {
   account(state, entry->first.tenant, entry->second, 0);
   const auto tenant = state.tenants.find(entry->first.tenant);
   if (--tenant->second.replicas == 0) state.tenants.erase(tenant);
@@ -51,8 +71,7 @@ bool LocalTier::charge(const Replica& replica, uint64_t size_bytes) {
   if (found == state->entries.end() || found->second.replica.get() != &replica) return false;
   const uint64_t charged = found->second.charged_bytes;
   if (size_bytes > charged && !has_room(*state, id.tenant, size_bytes - charged)) return false;
-  account(*state, id.tenant, found->second, size_bytes);
-  return true;
+  return account(*state, id.tenant, found->second, size_bytes);
 }
 
 Result<void> LocalTier::make_room_for(const Replica& replica, uint64_t size_bytes) {
@@ -69,29 +88,55 @@ Result<void> LocalTier::make_room_for(const Replica& replica, uint64_t size_byte
 
 Result<void> LocalTier::make_room(const ValueId& id, uint64_t more_bytes, bool charge) {
   std::vector<std::shared_ptr<Replica>> evicted;  // destroyed outside the lock
-  for (bool asked = false;; asked = true) {
+  MemoryAccountPtr account_of_tenant;
+  enum Attempt : uint8_t { kAsItIs, kAfterLettingGo, kAfterAsking };
+  for (Attempt attempt = kAsItIs;;) {
     {
       auto state = state_.lock();
       const bool of_tenant_only = is_bound_by_tenant(*state, id.tenant, more_bytes);
       for (auto at = state->by_age.begin(); at != state->by_age.end() && !has_room(*state, id.tenant, more_bytes);) {
         const auto entry = state->entries.find(*at++);
-        const auto& replica = entry->second.replica;
-        if (!replica || replica.use_count() > 1 || replica->mapped() || replica->dirty()) continue;
+        if (!is_idle(entry->second)) continue;
         if (of_tenant_only && entry->first.tenant != id.tenant) continue;
-        evicted.push_back(replica);
+        evicted.push_back(entry->second.replica);
         ++state->stats.evicted;
         drop(*state, entry);
       }
-      if (has_room(*state, id.tenant, more_bytes)) {
-        if (charge) account(*state, id.tenant, state->entries.at(id), more_bytes);
+      if (has_room(*state, id.tenant, more_bytes) &&
+          (!charge || account(*state, id.tenant, state->entries.at(id), more_bytes)))
         return {};
-      }
+      account_of_tenant = options_.memory ? options_.memory->account_of(id.tenant) : nullptr;
     }
-    if (asked || !let_go_) break;
-    let_go_();
+    evicted.clear();
+    if (attempt == kAsItIs && let_go_) {
+      let_go_();
+      attempt = kAfterLettingGo;
+    } else if (attempt != kAfterAsking && account_of_tenant && more_bytes > account_of_tenant->room()) {
+      const bool by_tenant = more_bytes > account_of_tenant->total().room();
+      options_.memory->ask_for_room(by_tenant ? account_of_tenant.get() : nullptr, more_bytes);
+      attempt = kAfterAsking;
+    } else {
+      break;
+    }
   }
   return fail(ErrorCode::kResourceExhausted, "no room for the " + std::to_string(more_bytes) + " bytes of state \"" +
                                                  id.key + "\": what this host may hold is in use or not yet pushed");
+}
+
+uint64_t LocalTier::shed(const MemoryAccount* of, uint64_t bytes) {
+  std::vector<std::shared_ptr<Replica>> evicted;  // destroyed outside the lock
+  uint64_t freed = 0;
+  auto state = state_.lock();
+  for (auto at = state->by_age.begin(); at != state->by_age.end() && freed < bytes;) {
+    const auto entry = state->entries.find(*at++);
+    if (!is_idle(entry->second) || (of && entry->first.tenant != of->tenant())) continue;
+    evicted.push_back(entry->second.replica);
+    freed += entry->second.charged_bytes;
+    ++state->stats.evicted;
+    drop(*state, entry);
+  }
+  state.lock().unlock();
+  return freed;
 }
 
 // ---- opening --------------------------------------------------------------------------------------------------------
@@ -142,7 +187,7 @@ Result<std::shared_ptr<Replica>> LocalTier::open(const ValueId& id, std::optiona
       return fail(ErrorCode::kAlreadyExists, "state \"" + id.key + "\" exists");
     if (!replica) {
       state->entries[id].age = state->by_age.insert(state->by_age.end(), id);
-      ++state->tenants[id.tenant].replicas;
+      ++of_tenant(*state, id.tenant).replicas;
     }
   }
   if (!replica) {

@@ -4,7 +4,8 @@
 //
 // A replica is opened once for everybody on the host. It and its whole size count against two budgets, its tenant's and
 // the host's, from when it is opened. Where there is no room, clean replicas that nobody uses go, those first that were
-// opened longest ago; a dirty one never goes, so in the end opening fails with kResourceExhausted.
+// opened longest ago; a dirty one never goes, so in the end opening fails with kResourceExhausted. Where the host keeps
+// books of its memory, they count there too, and these must have room as well.
 //
 // Methods that say so block; the others may be called by threads that run guests. Any thread.
 #pragma once
@@ -17,6 +18,7 @@
 #include <unordered_map>
 
 #include "base/guarded.h"
+#include "base/memory_account.h"
 #include "state/replica.h"
 
 namespace spore::state {
@@ -26,6 +28,7 @@ struct LocalTierOptions {
   uint64_t bytes_per_tenant_max = 4ull << 30;  // of one tenant's
   size_t replicas_max = 4'096;                 // each holds a descriptor
   size_t replicas_per_tenant_max = 2'048;
+  MemoryBooks* memory = nullptr;                   // outlives the tier; null: they count nowhere else
   std::chrono::milliseconds fill_timeout{10'000};  // for a page that a guest touches and that is not here
 };
 
@@ -79,6 +82,9 @@ class LocalTier {
                                         uint64_t bytes_max, Deadline deadline);
   // Whether anything was written here that nobody has pushed.
   bool has_unpushed();
+  // Clean replicas that nobody uses go, of that account's tenant or any, opened longest ago first, until they were
+  // charged with so many bytes. How many they were.
+  uint64_t shed(const MemoryAccount* of, uint64_t bytes);
   LocalTierStats stats() const;
 
  private:
@@ -93,15 +99,19 @@ class LocalTier {
     struct OfTenant {
       size_t replicas = 0;
       uint64_t bytes = 0;
+      MemoryCharge charge;  // of these bytes
     };
     std::unordered_map<std::string, OfTenant> tenants;
     LocalTierStats stats;
   };
 
   bool has_room(const State& state, const std::string& tenant, uint64_t size_bytes) const;
-  static void account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes);
+  State::OfTenant& of_tenant(State& state, const std::string& tenant) const;
+  // False where the host's books have no room.
+  bool account(State& state, const std::string& tenant, Entry& entry, uint64_t size_bytes) const;
   bool is_bound_by_tenant(const State& state, const std::string& tenant, uint64_t size_bytes) const;
-  static void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry);
+  static bool is_idle(const Entry& entry);
+  void drop(State& state, std::unordered_map<ValueId, Entry, ValueIdHash>::iterator entry) const;
   bool forget(const ValueId& id);
   enum class Existing { kSameSize, kRefused };
   // `charge`: at once, with the entry that is there.

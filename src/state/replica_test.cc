@@ -719,6 +719,41 @@ TEST_F(ReplicaTest, CleanReplicasGoWhereThereIsNoRoomAndDirtyOnesNever) {
   ASSERT_TRUE(open("t", "third", 4'000));
 }
 
+TEST_F(ReplicaTest, ReplicasCountInTheBooksOfTheHost) {
+  MemoryBooks books({.bytes_max = 10'000, .bytes_per_tenant_max = 8'000});
+  MemoryCharge other(books.account_of("t"), MemoryKind::kFaaslets);
+  int asked = 0;
+  {
+    LocalTier tier(global_, a_.tracker.get(), {.memory = &books});
+    const auto open = [&](const std::string& tenant, const std::string& key, uint64_t size) {
+      return tier.open({tenant, key}, size, soon());
+    };
+    ASSERT_TRUE((*open("t", "clean", 3'000))->push({}, soon()));
+    ASSERT_TRUE((*open("u", "clean", 1'000))->push({}, soon()));
+    EXPECT_EQ(books.total().by_kind()[static_cast<size_t>(MemoryKind::kState)], 4'000u);
+    ASSERT_EQ(other.cover(5'000), MemoryAccount::Refusal::kNone);
+    ASSERT_TRUE(open("t", "dirty", 3'000)) << "the clean one goes";
+    EXPECT_EQ(tier.find({"t", "clean"}), nullptr);
+    EXPECT_NE(tier.find({"u", "clean"}), nullptr) << "another tenant's stays";
+    EXPECT_EQ(open("t", "more", 1'000).error().code, ErrorCode::kResourceExhausted);
+    books.on_shortage([&](const MemoryAccount* of, uint64_t bytes) {
+      EXPECT_EQ(of, books.account_of("t").get());
+      EXPECT_EQ(bytes, 1'000u);
+      ++asked;
+      other.lower(4'000);
+    });
+    ASSERT_TRUE(open("t", "more", 1'000)) << "others make room";
+    EXPECT_EQ(asked, 1);
+    ASSERT_TRUE(open("u", "dirty", 1'000));
+    EXPECT_EQ(books.total().bytes(), 10'000u);
+    EXPECT_EQ(tier.shed(nullptr, 1), 1'000u);
+    EXPECT_EQ(tier.shed(nullptr, 1), 0u) << "the rest is dirty";
+    ASSERT_TRUE(tier.remove({"t", "more"}, soon()));
+    EXPECT_EQ(books.total().bytes(), 4'000u + 3'000u + 1'000u);
+  }
+  EXPECT_EQ(books.total().bytes(), 4'000u);
+}
+
 TEST_F(ReplicaTest, ManyMoreValuesThanMayBeOpenAreUsedOneAfterAnother) {
   LocalTier tier(global_, a_.tracker.get(), {.replicas_max = 50, .replicas_per_tenant_max = 30});
   for (int i = 0; i < 1'000; ++i) {

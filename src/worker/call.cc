@@ -61,7 +61,7 @@ bool read(ByteReader& in, CallResult& result) {
   for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
     *duration = std::chrono::microseconds(in.read<int64_t>());
   result.usage.memory_bytes = in.read<uint64_t>();
-  return in.ok() && result.status <= CallStatus::kProcessEnded && result.trap.kind <= wasm::TrapKind::kHostCall &&
+  return in.ok() && result.status <= kCallStatusLast && result.trap.kind <= wasm::TrapKind::kHostCall &&
          result.error.code >= ErrorCode::kInvalidArgument && result.error.code <= ErrorCode::kInternal &&
          result.start <= StartKind::kWarm;
 }
@@ -78,6 +78,8 @@ std::string_view to_string(CallStatus status) {
     case CallStatus::kCancelled: return "cancelled";
     case CallStatus::kQueueFull: return "queue_full";
     case CallStatus::kTenantQueueFull: return "tenant_queue_full";
+    case CallStatus::kTenantMemory: return "tenant_memory";
+    case CallStatus::kHostMemory: return "host_memory";
     case CallStatus::kDraining: return "draining";
     case CallStatus::kFailed: return "failed";
     case CallStatus::kProcessEnded: return "process_ended";

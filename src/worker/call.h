@@ -73,8 +73,11 @@ enum class CallStatus : uint8_t {
   kTenantQueueFull,  // the tenant's share of the queue, never started
   kDraining,         // never started
   kFailed,           // the host could not run it: `error`
+  kTenantMemory,     // the tenant has as much memory as it may have, never started
+  kHostMemory,       // the host has no memory left, never started
   kProcessEnded,     // the process of its tenant's that ran it did: `error`
 };
+constexpr CallStatus kCallStatusLast = CallStatus::kProcessEnded;  // durable calls store them by number
 std::string_view to_string(CallStatus status);
 
 // How the Faaslet came to be.

@@ -23,8 +23,8 @@ constexpr int kShortPart = 8;
 constexpr nanoseconds kSlice = milliseconds(2);  // of those, at a time, at weight 100
 constexpr nanoseconds kSliceMin = microseconds(500);
 constexpr nanoseconds kSliceMax = milliseconds(50);
-constexpr int kWaitingPart = 4;  // of the time on a seat without a core that counts
-constexpr int kLongPart = 3;     // others have so many times as much
+constexpr int kWaitingPart = 16;  // of the time on a seat without a core that counts
+constexpr int kLongPart = 3;      // others have so many times as much
 constexpr nanoseconds kOwedMax = milliseconds(20);
 // Of a function, that wait between two instructions, with all their memory: no more of it begin then.
 constexpr size_t kLongOfFunctionMax = 16;

@@ -14,7 +14,7 @@ using namespace testing;
 using namespace std::chrono_literals;
 
 // Keeps what it is given until the test ends it.
-class HeldCalls final : public CallRunner {
+class HoldingRunner final : public CallRunner {
  public:
   struct Held {
     CallRequest request;
@@ -100,7 +100,7 @@ constexpr std::string_view kCalls = R"((module
 constexpr std::string_view kNothing = R"((module (func (export "spore_call"))))";
 
 TEST(CallRunner, GetsTheCallWholeAndItsEndIsTheCalls) {
-  HeldCalls runner;
+  HoldingRunner runner;
   Pool pool({.seats = 1, .runner = &runner}, 1);
   CallRequest asked = request(apart(), "input");
   const CallId id = asked.id;
@@ -115,7 +115,7 @@ TEST(CallRunner, GetsTheCallWholeAndItsEndIsTheCalls) {
   EXPECT_EQ(pool.worker.stats().elsewhere, 1u);
   EXPECT_EQ(pool.worker.stats().running, 0u);
   EXPECT_FALSE(pool.worker.stats().idle());
-  HeldCalls::end(std::move(held), CallStatus::kOk, "output");
+  HoldingRunner::end(std::move(held), CallStatus::kOk, "output");
   const CallResult result = future.get();
   EXPECT_EQ(result.status, CallStatus::kOk);
   EXPECT_EQ(as_text(result.output), "output");
@@ -130,7 +130,7 @@ TEST(CallRunner, WithoutOneTheCallFails) {
 }
 
 TEST(CallRunner, IsToldOfCancellations) {
-  HeldCalls runner;
+  HoldingRunner runner;
   Pool pool({.seats = 1, .runner = &runner}, 1);
   CallRequest asked = request(apart());
   const CallId id = asked.id;
@@ -138,13 +138,13 @@ TEST(CallRunner, IsToldOfCancellations) {
   auto held = runner.take();
   EXPECT_TRUE(pool.worker.cancel(id));
   runner.wait_for_cancel(id);
-  HeldCalls::end(std::move(held), CallStatus::kCancelled);
+  HoldingRunner::end(std::move(held), CallStatus::kCancelled);
   EXPECT_EQ(future.get().status, CallStatus::kCancelled);
   EXPECT_FALSE(pool.worker.cancel(id));
 }
 
 TEST(CallRunner, ChainedCallsGoThereLoadedOrNotAndTheirParentsGoOn) {
-  HeldCalls runner;
+  HoldingRunner runner;
   OnlyApart functions;
   Pool pool({.seats = 1, .functions = &functions, .runner = &runner}, 2);
   for (const std::string_view name : {"apart", "later"}) {
@@ -154,13 +154,13 @@ TEST(CallRunner, ChainedCallsGoThereLoadedOrNotAndTheirParentsGoOn) {
     EXPECT_EQ(as_text(held.request.input), name);
     // Its parent holds no seat meanwhile.
     EXPECT_EQ(call(pool, request(function(kNothing))).status, CallStatus::kOk);
-    HeldCalls::end(std::move(held), CallStatus::kOk, "from elsewhere");
+    HoldingRunner::end(std::move(held), CallStatus::kOk, "from elsewhere");
     EXPECT_EQ(as_text(future.get().output), "from elsewhere");
   }
 }
 
 TEST(CallRunner, TheEndOfAParentCancelsWhatItHasThere) {
-  HeldCalls runner;
+  HoldingRunner runner;
   OnlyApart functions;
   Pool pool({.seats = 1, .functions = &functions, .runner = &runner}, 2);
   CallRequest asked = request(function(kCalls), "apart");
@@ -170,7 +170,7 @@ TEST(CallRunner, TheEndOfAParentCancelsWhatItHasThere) {
   EXPECT_EQ(future.get().status, CallStatus::kTimedOut);
   runner.wait_for_cancel(held.request.id);
   EXPECT_EQ(pool.worker.stats().elsewhere, 1u) << "it is still to end there";
-  HeldCalls::end(std::move(held), CallStatus::kCancelled);
+  HoldingRunner::end(std::move(held), CallStatus::kCancelled);
   EXPECT_TRUE(pool.worker.stats().idle());
 }
 

@@ -62,6 +62,8 @@ host::ChildResult child_result(CallResult& result) {
     case CallStatus::kCancelled: failed(Errno::kCanceled, "it was cancelled"); break;
     case CallStatus::kQueueFull:
     case CallStatus::kTenantQueueFull:
+    case CallStatus::kTenantMemory:
+    case CallStatus::kHostMemory:
     case CallStatus::kDraining: failed(Errno::kBusy, "there was no room for it on the host"); break;
     case CallStatus::kNotPushed:
     case CallStatus::kProcessEnded:
@@ -154,6 +156,8 @@ Result<uint32_t> Children::begin(host::ChildRequest request) {
   job->submitted = now;
   job->deadline = deadline_;
   const bool loaded = job->request.function != nullptr;
+  if (worker_.charge_input(*job, function_->id.tenant) != MemoryAccount::Refusal::kNone)
+    return no_room("there is no memory for its input in what the tenant may have");
   if (loaded) job->limit_time();
 
   bool wake = false;
@@ -382,6 +386,14 @@ JobPtr Worker::tell_parent(State& state, Job& job, CallResult& result) {
     child.result.error = host::wasi::Errno::kOverflow;
     child.result.message = "there is no room for its output beside what this tree of calls holds already (" +
                            std::to_string(options_.chain.tree_bytes_max) + " bytes)";
+  }
+  if (options_.memory && child.result.output.size() > host::kBuffersFreeBytes) {
+    child.charge = MemoryCharge(options_.memory->account_of(parent.function_->id.tenant), MemoryKind::kBuffers);
+    if (child.charge.cover_at_once(child.result.output.size()) != MemoryAccount::Refusal::kNone) {
+      child.result = {};
+      child.result.error = host::wasi::Errno::kOverflow;
+      child.result.message = "there is no memory for its output in what the tenant may have";
+    }
   }
   child.bytes = child.result.output.size() + child.result.message.size();
   tree.bytes += child.bytes;

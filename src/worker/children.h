@@ -52,6 +52,7 @@ class Children final : public host::ChildCalls, public std::enable_shared_from_t
     Job* job = nullptr;  // until it has ended
     bool awaited = false;
     uint64_t bytes = 0;  // that it counts for in the tree
+    MemoryCharge charge;
     host::ChildResult result;
     UniqueFd ended;  // an event, where somebody asked for a descriptor
   };

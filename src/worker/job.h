@@ -2,6 +2,7 @@
 // then what that seat's thread uses is its own.
 #pragma once
 
+#include <boost/intrusive/list.hpp>
 #include <list>
 #include <map>
 #include <memory>
@@ -33,8 +34,11 @@ struct Rank {
   auto operator<=>(const Rank&) const = default;
 };
 
-struct Job {
-  enum class Place : uint8_t { kNowhere, kLoading, kQueued, kRunning, kParked, kParkedOutside, kElsewhere };
+// In a list of parked ones that are charged for more than they hold.
+using Unsettled = boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
+
+struct Job : Unsettled {
+  enum class Place : uint8_t { kNowhere, kLoading, kQueued, kHeld, kRunning, kParked, kParkedOutside, kElsewhere };
 
   CallRequest request;
   CallDone done;                     // of a call from outside
@@ -52,9 +56,14 @@ struct Job {
   StartKind start = StartKind::kNone;
   std::chrono::microseconds starting{0};
   uint64_t input_bytes = 0;
+  MemoryCharge buffers;  // of the input, until it begins
   std::unique_ptr<FaasletPool::Instance> instance;
   std::optional<host::Run> run;
   std::shared_ptr<Children> children;  // those that it has itself; null: it cannot have any
+
+  // Of a call that found no memory to begin or go on in (held_calls.h): who had none, and how long it waits for it.
+  MemoryAccount::Refusal short_of = MemoryAccount::Refusal::kNone;
+  Clock::time_point memory_deadline;
 
   Place place = Place::kNowhere;
   void* seat = nullptr;                   // kRunning: the Worker::Attachment
@@ -63,7 +72,7 @@ struct Job {
   std::chrono::nanoseconds cpu_time{0};   // that its guest had used then
   std::chrono::nanoseconds cpu_charged{0};
   TenantShare* share = nullptr;       // kRunning, or ready: who pays for the seat (call_queue.h)
-  std::list<JobPtr>::iterator at;     // kLoading, kQueued, kElsewhere: in the list of them
+  std::list<JobPtr>::iterator at;     // kLoading, kQueued, kHeld, kElsewhere: in the list of them
   std::list<Job*>::iterator turn_at;  // kQueued (call_queue.h)
   Rank rank;                          // when it was last queued (call_queue.h)
   unsigned gates_passed = 0;          // where it counts (call_queue.h)
@@ -83,5 +92,7 @@ struct Job {
   uint64_t waiting_bytes() const;
   const std::string& tenant() const { return request.function->id.tenant; }
 };
+
+using UnsettledList = boost::intrusive::list<Job, boost::intrusive::constant_time_size<false>>;
 
 }  // namespace spore::worker

@@ -22,6 +22,8 @@ namespace {
 constexpr uint64_t kResidentOverheadBytes = 16 << 10;
 constexpr uint64_t kParkedOverheadBytes = 4 << 10;
 constexpr size_t kOwnSeatLooks = 4;  // how many idle ones are looked at for one of the caller's seat
+constexpr size_t kShedLooks = 8;     // of those that have been idle longest, to find the largest
+constexpr size_t kShedMax = 4'096;   // that go at once
 constexpr auto kHousekeeping = std::chrono::seconds(1);
 constexpr int kSlotAttemptsMax = 20;
 constexpr auto kSlotWait = std::chrono::milliseconds(5);
@@ -85,6 +87,7 @@ FaasletPool::Shelf& FaasletPool::shelf_of(State& state, const functions::LoadedF
   if (!tenant) {
     tenant = std::make_unique<Tenant>();
     tenant->name = function.id.tenant;
+    if (options_.memory) tenant->account = options_.memory->account_of(tenant->name);
   }
   ++tenant->shelves;
   shelf->tenant = tenant.get();
@@ -94,6 +97,7 @@ FaasletPool::Shelf& FaasletPool::shelf_of(State& state, const functions::LoadedF
 void FaasletPool::link(State& state, Instance& instance) {
   Shelf& shelf = instance.shelf_;
   const bool resident = instance.faaslet_->has_slot();
+  instance.settled_ = false;
   (resident ? state.resident : state.parked).push_back(instance);
   if (resident)
     shelf.list.push_front(instance);
@@ -133,6 +137,7 @@ Slot FaasletPool::park(State& state, Instance& instance) {
   --state.counts.idle_resident;
   ++state.counts.idle_parked;
   ++state.counts.parked;
+  instance.settled_ = true;
   state.counts.idle_bytes -= instance.bytes_ - kParkedOverheadBytes;
   instance.bytes_ = kParkedOverheadBytes;
   return std::move(*slot);
@@ -238,6 +243,7 @@ Result<std::unique_ptr<FaasletPool::Instance>> FaasletPool::restore(const functi
   instance->program_ = std::move(program);
   ASSIGN_OR_RETURN(instance->faaslet_, faaslet::Faaslet::restore(std::move(slot), function.proto,
                                                                  instance->program_->links, &instance->state_));
+  instance->faaslet_->charge_to(instance->account());
   return instance;
 }
 
@@ -275,6 +281,73 @@ void FaasletPool::evict_oldest(State& state, Instances& out) {
   auto& list = state.parked.empty() ? state.resident : state.parked;
   out.push_back(unlink(state, list.front()));
   ++state.counts.evicted;
+}
+
+void FaasletPool::evict_half(State& state, Instances& out) {
+  for (size_t left = (state.counts.idle_resident + state.counts.idle_parked + 1) / 2; left > 0; --left)
+    evict_oldest(state, out);
+}
+
+// Since somebody last looked only the last ones in a tenant's list can have come: it is in the order in which they did,
+// and those that are parked meanwhile are the first.
+void FaasletPool::settle_idle(const MemoryAccount* of) {
+  if (!options_.memory) return;
+  const auto settle = [](auto& list) {
+    for (auto at = list.rbegin(); at != list.rend() && !at->settled_; ++at) {
+      at->faaslet_->settle_memory();
+      at->settled_ = true;
+    }
+  };
+  auto state = state_.lock();
+  if (of) {
+    const auto found = state->tenants.find(of->tenant());
+    if (found != state->tenants.end()) settle(found->second->list);
+  } else {
+    for (auto& [name, tenant] : state->tenants) settle(tenant->list);
+  }
+}
+
+template <class List>
+FaasletPool::Instance& FaasletPool::to_shed(List& list) {
+  Instance* largest = &list.front();
+  size_t looks = kShedLooks;
+  for (Instance& idle : list) {
+    if (looks-- == 0) break;
+    if (idle.faaslet_->charged_bytes() > largest->faaslet_->charged_bytes()) largest = &idle;
+  }
+  return *largest;
+}
+
+uint64_t FaasletPool::shed(const MemoryAccount* of, uint64_t bytes) {
+  uint64_t freed = 0;
+  Instances gone;  // destroyed outside the lock
+  auto state = state_.lock();
+  const auto take_from = [&](auto& list) {
+    while (freed < bytes && !list.empty() && gone.size() < kShedMax) {
+      Instance& instance = to_shed(list);
+      freed += instance.faaslet_->charged_bytes();
+      gone.push_back(unlink(*state, instance));
+      ++state->counts.evicted;
+      ++state->counts.shed;
+    }
+  };
+  if (of) {
+    const auto found = state->tenants.find(of->tenant());
+    if (found != state->tenants.end()) take_from(found->second->list);
+  } else {
+    take_from(state->resident);
+    take_from(state->parked);
+  }
+  state.lock().unlock();
+  return freed;
+}
+
+void FaasletPool::shed_half() {
+  Instances gone;  // destroyed outside the lock
+  auto state = state_.lock();
+  evict_half(*state, gone);
+  state->counts.shed += gone.size();
+  state.lock().unlock();
 }
 
 void FaasletPool::drop_unused() {
@@ -371,12 +444,11 @@ void FaasletPool::housekeeping_loop() {
     last_round = now;
     state.lock().unlock();
     drop_unused();
+    settle_idle();
     const bool short_of_memory = options_.memory_available() < options_.memory_left_min;
     Instances evicted;
     state.lock().lock();
-    if (short_of_memory)
-      for (size_t left = (state->counts.idle_resident + state->counts.idle_parked + 1) / 2; left > 0; --left)
-        evict_oldest(*state, evicted);
+    if (short_of_memory) evict_half(*state, evicted);
     state.lock().unlock();
     evicted.clear();
     state.lock().lock();

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/guarded.h"
+#include "base/memory_account.h"
 #include "faaslet/faaslet.h"
 #include "functions/function.h"
 #include "host/entry.h"
@@ -44,6 +45,7 @@ struct PoolOptions {
   uint64_t idle_bytes_max = 0;   // memory that idle Faaslets hold; 0: a quarter of the machine's
   uint64_t memory_left_min = 0;  // less available memory on the machine, and half of the idle ones go; 0: a 20th
   std::function<uint64_t()> memory_available;  // in bytes; default: as the kernel says
+  MemoryBooks* memory = nullptr;               // outlives the pool; null: what Faaslets take counts nowhere
 };
 
 struct PoolStats {
@@ -57,6 +59,7 @@ struct PoolStats {
   uint64_t reused = 0;    // calls that found an idle one
   uint64_t parked = 0;    // idle ones that gave their slot away
   uint64_t evicted = 0;   // idle ones that went for want of room
+  uint64_t shed = 0;      // of them, those that shed() took
 };
 
 // What is computed once for each module: how its imports are linked and where calls enter.
@@ -84,6 +87,8 @@ class FaasletPool {
     host::HostState& state() { return state_; }
     const host::Entry& entry() const { return program_->entry; }
     bool may_call() const { return program_->may_call; }
+    // Whose tenant's it is; null: nothing counts.
+    const MemoryAccountPtr& account() const { return shelf_.tenant->account; }
 
    private:
     friend class FaasletPool;
@@ -97,8 +102,9 @@ class FaasletPool {
     std::shared_ptr<const Program> program_;
     host::HostState state_;
     std::unique_ptr<faaslet::Faaslet> faaslet_;
-    uint64_t seat_ = 0;   // where it ran last
-    uint64_t bytes_ = 0;  // counted while it is idle
+    uint64_t seat_ = 0;     // where it ran last
+    uint64_t bytes_ = 0;    // counted while it is idle
+    bool settled_ = false;  // while it is idle: charged for what it holds alone
   };
 
   // `reclaim`: asked for a slot when no idle Faaslet has one; it may park a call that waits. Called without locks.
@@ -120,6 +126,13 @@ class FaasletPool {
 
   // Drops idle Faaslets of images that nobody else holds any more: of functions that were removed or replaced.
   void drop_unused();
+  // Idle Faaslets, of that account or all, are charged for no more than they hold.
+  void settle_idle(const MemoryAccount* of = nullptr);
+  // Idle Faaslets, of that account or any, go until what was charged for them is `bytes`: those that were idle longest,
+  // and of a few of these the largest first. What was.
+  uint64_t shed(const MemoryAccount* of, uint64_t bytes);
+  // The same for half of all.
+  void shed_half();
   // Unmaps the windows of idle Faaslets.
   void drop_windows();
   PoolStats stats() const;
@@ -136,6 +149,7 @@ class FaasletPool {
     std::string name;
     size_t shelves = 0;
     size_t idle = 0;
+    MemoryAccountPtr account;
     Instance::ListOf<OfTenant> list;  // idle longest first
   };
   struct State {
@@ -164,6 +178,9 @@ class FaasletPool {
   static faaslet::Slot park(State& state, Instance& instance);
   void evict_beyond_limits(State& state, Shelf& shelf, Instances& out);
   static void evict_oldest(State& state, Instances& out);
+  static void evict_half(State& state, Instances& out);
+  template <class List>
+  static Instance& to_shed(List& list);
   void housekeeping_loop();
 
   PoolOptions options_;

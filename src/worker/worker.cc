@@ -33,7 +33,7 @@ thread_local Worker::Attachment* attached_here = nullptr;
 constexpr std::chrono::nanoseconds kComputesAfter = std::chrono::milliseconds(1);
 constexpr std::chrono::nanoseconds kComputesAfterLater = std::chrono::milliseconds(5);
 // Where the rest of the host leaves such a call less than this part, it counts as one of them, until the next look.
-constexpr std::chrono::milliseconds kLookForCore(10);
+constexpr std::chrono::milliseconds kLookForCore(4);
 constexpr int kCorePart = 4;
 
 bool likely_computes(const Job& job) {
@@ -46,11 +46,18 @@ Clock::time_point computes_at(const Job& job) {
   return job.seated_at + (usual >= 0 && usual < kComputesAfter.count() / 4 ? kComputesAfterLater : kComputesAfter);
 }
 
-CallResult refused(const CallId& id, CallStatus status) {
+CallResult refused(const CallId& id, CallStatus status, Error error = {}) {
   CallResult result;
   result.id = id;
   result.status = status;
+  result.error = std::move(error);
   return result;
+}
+
+PoolOptions pool_options(const WorkerOptions& options) {
+  PoolOptions out = options.pool;
+  out.memory = options.memory;
+  return out;
 }
 
 }  // namespace
@@ -121,7 +128,7 @@ Worker::Worker(WorkerOptions options, std::function<void()> wake)
     : options_(std::move(options)),
       wake_(std::move(wake)),
       state_(options_.tenant_concurrency_max),
-      pool_(options_.pool, [this] { return reclaim_slot(); }),
+      pool_(pool_options(options_), [this] { return reclaim_slot(); }),
       waits_(::epoll_create1(EPOLL_CLOEXEC)),
       watchdog_wakes_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK(waits_.valid() && watchdog_wakes_.valid(), errno);
@@ -152,11 +159,13 @@ Worker::~Worker() {
 }
 
 std::optional<CallStatus> Worker::refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const {
-  if (state.queue.size() + state.loading.size() >= options_.queue_max ||
-      bytes > options_.queue_bytes_max - std::min(state.queue.bytes(), options_.queue_bytes_max)) {
+  const uint64_t bytes_now = state.queue.bytes() + state.held.bytes();
+  if (state.queue.size() + state.loading.size() + state.held.size() >= options_.queue_max ||
+      bytes > options_.queue_bytes_max - std::min(bytes_now, options_.queue_bytes_max)) {
     return CallStatus::kQueueFull;
   }
-  if (state.queue.size_of(tenant) >= options_.queue_per_tenant_max) return CallStatus::kTenantQueueFull;
+  if (state.queue.size_of(tenant) + state.held.size_of(tenant) >= options_.queue_per_tenant_max)
+    return CallStatus::kTenantQueueFull;
   return std::nullopt;
 }
 
@@ -169,6 +178,9 @@ void Worker::submit(CallRequest request, CallDone done) {
   job->done = std::move(done);
   job->submitted = now;
   job->deadline = now + timeout;
+  job->short_of = charge_input(*job, job->tenant());
+  if (job->short_of != MemoryAccount::Refusal::kNone)
+    return job->done(refused(job->request.id, memory_status(job->short_of), memory_error(*job)));
   Attachment* here = current_attachment();
   bool wake = false;
   std::optional<CallStatus> refusal;
@@ -326,6 +338,7 @@ Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
     if (asked++ >= wanted) break;
     attachment->running_.preempted = now;
     attachment->seat_.preempt(attachment->running_.generation);
+    attachment->tune(attachment->running_.job->request.function->version.config.cpu_weight, false);  // so that it can
     again = std::min(again, now + kAskAgain);
   }
   return again;
@@ -340,6 +353,7 @@ std::vector<Job*> Worker::all_jobs(const State& state) {
   state.queue.for_each([&](Job& job) { jobs.push_back(&job); });
   for (const JobPtr& job : state.loading) jobs.push_back(job.get());
   for (const JobPtr& job : state.elsewhere) jobs.push_back(job.get());
+  state.held.for_each([&](Job& job) { jobs.push_back(&job); });
   for (const Parked* parked : {&state.parked, &state.parked_outside})
     for (const auto& [wakes_at, job] : *parked) jobs.push_back(job.get());
   return jobs;
@@ -374,6 +388,7 @@ void Worker::stop(State& state, Job& job, Endings& stopped) {
     case Job::Place::kQueued:
       stopped.push_back({.job = state.queue.take(job), .status = CallStatus::kCancelled});
       return;
+    case Job::Place::kHeld: stopped.push_back({.job = state.held.take(job), .status = CallStatus::kCancelled}); return;
     case Job::Place::kLoading: {
       const auto at = job.at;
       stopped.push_back({.job = std::move(*at), .status = CallStatus::kCancelled});
@@ -447,10 +462,13 @@ WorkerStats Worker::stats() const {
   auto state = state_.lock();
   return {.seats = options_.seats,
           .running = state->running,
-          .waiting = state->queue.size() + state->loading.size(),
+          .waiting = state->queue.size() + state->loading.size() + state->held.size(),
           .parked = state->parked.size() + state->parked_outside.size(),
           .elsewhere = state->elsewhere.size(),
           .parked_bytes = parked_bytes_,
+          .held = state->held.size(),
+          .held_in_all = state->held_in_all,
+          .short_of_memory = short_of_memory_,
           .draining = state->draining,
           .pool = pool_.stats(),
           .state = options_.state ? options_.state->tier->stats() : state::LocalTierStats{},
@@ -481,8 +499,15 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
       }
     }
     result = finish(*job, std::move(*ended));
+  } else if (job->short_of != MemoryAccount::Refusal::kNone) {
+    return hold(here, std::move(job));
   } else {
-    result = refused(job->request.id, CallStatus::kFailed);
+    if (job->run) {  // it has no slot
+      result = finish(*job, {.kind = host::CallResult::Kind::kInterrupted, .exit_code = 0, .trap = {}});
+      job->instance.reset();
+    }
+    result.id = job->request.id;
+    result.status = CallStatus::kFailed;
     result.error = prepared.error();
   }
   here.seat_.end_call();
@@ -506,6 +531,7 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
       enqueue(*state, std::move(next), now);
       next = seat_next(*state, here, now);
     }
+    if (!short_of_memory_) try_held(*state, 1, now);
     more = state->queue.has_ready() && state->running < options_.seats;
   }
   if (more) wake_();
@@ -516,14 +542,45 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
 }
 
 Result<void> Worker::prepare(Attachment& here, Job& job) {
-  if (!job.run) return begin(here, job);
-  if (job.instance->faaslet().has_slot()) return {};
-  parked_bytes_ -= job.instance->faaslet().parked_bytes();
+  if (!job.run) {
+    job.started = Clock::now();
+    TRY(find_faaslet(here, job));
+    return begin(here, job);
+  }
+  // What it did not hold while it waited may have gone to others.
+  faaslet::Faaslet& faaslet = job.instance->faaslet();
+  job.short_of = faaslet.cover_memory();
+  if (job.short_of != MemoryAccount::Refusal::kNone) return std::unexpected(memory_error(job));
+  job.memory_deadline = {};
+  if (faaslet.has_slot()) return {};
+  parked_bytes_ -= faaslet.parked_bytes();
   return pool_.give_slot(*job.instance);
 }
 
+Result<void> Worker::find_faaslet(Attachment& here, Job& job) {
+  job.short_of = MemoryAccount::Refusal::kNone;
+  // Those who wait for a chained call have memory, which it helps to give back.
+  if (short_of_memory_.load(std::memory_order_relaxed) && !job.parent) {
+    job.short_of = MemoryAccount::Refusal::kHost;
+    return std::unexpected(memory_error(job));
+  }
+  job.start = StartKind::kWarm;
+  job.instance = pool_.take(*job.request.function, here.serial_);
+  if (!job.instance) {
+    job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
+    ASSIGN_OR_RETURN(job.instance, pool_.restore(*job.request.function));
+  }
+  job.short_of = job.instance->faaslet().cover_memory();
+  if (job.short_of == MemoryAccount::Refusal::kNone) {
+    job.memory_deadline = {};
+    return {};
+  }
+  job.instance.reset();
+  job.start = StartKind::kNone;
+  return std::unexpected(memory_error(job));
+}
+
 Result<void> Worker::begin(Attachment& here, Job& job) {
-  job.started = Clock::now();
   const functions::LoadedFunction& function = *job.request.function;
   const functions::FunctionConfig& config = function.version.config;
   job.input_bytes = job.request.input.size();
@@ -550,21 +607,17 @@ Result<void> Worker::begin(Attachment& here, Job& job) {
     setup.limits.sockets_max = config.network->sockets_max;
   }
   setup.state_services = options_.state;
+  setup.makers = options_.makers;
   setup.tenant = function.id.tenant;
   setup.call_key.assign(job.request.id.bytes.begin(), job.request.id.bytes.end());
   setup.push_on_success = config.push == functions::StatePush::kOnSuccess && options_.state;
   setup.deadline = job.deadline;
   if (config.cpu_ms) setup.cpu_time_max = std::chrono::milliseconds(config.cpu_ms);
   setup.cpu_quota = function.cpu_quota.get();
+  setup.memory = job.instance->account();
+  setup.buffers = std::move(job.buffers);
   if (options_.precise_clocks.contains(function.id.tenant)) setup.clock_step_ns = 1;
   ASSIGN_OR_RETURN(auto state, host::HostState::make(std::move(setup)));
-
-  job.start = StartKind::kWarm;
-  job.instance = pool_.take(function, here.serial_);
-  if (!job.instance) {
-    job.start = job.request.loading.count() > 0 ? StartKind::kCold : StartKind::kRestored;
-    ASSIGN_OR_RETURN(job.instance, pool_.restore(function));
-  }
   if (job.instance->may_call() || job.parent) job.children = std::make_shared<Children>(*this, job);
   state.children = job.children;
   job.instance->state() = std::move(state);
@@ -609,6 +662,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
       }
     }
     Job& parked = *job;
+    if (options_.memory) state->unsettled.push_back(parked);
     parked.place = Job::Place::kParked;
     parked.parked_at = state->parked.emplace(wakes_at, std::move(job));
     more = state->queue.has_ready() && state->running < options_.seats;
@@ -621,6 +675,7 @@ Worker::Park Worker::park(Attachment& here, JobPtr& job, JobPtr& next) {
 JobPtr Worker::take_parked(State& state, Job& job) {
   Parked& parked = job.place == Job::Place::kParked ? state.parked : state.parked_outside;
   JobPtr owned = std::move(parked.extract(job.parked_at).mapped());
+  job.Unsettled::unlink();
   job.place = Job::Place::kNowhere;
   if (job.run->wait().child) {
     job.children->awaits_ = nullptr;
@@ -740,6 +795,10 @@ size_t Worker::wait_for_events(Clock::time_point until, std::span<epoll_event> e
 }
 
 void Worker::watchdog_loop() {
+  if (options_.cpu_groups) {
+    if (const auto entered = options_.cpu_groups->watchdog().enter(); !entered)
+      spdlog::error("guests that compute can delay the end of others' calls: {}", entered.error().message);
+  }
   std::array<epoll_event, 64> events;
   size_t events_count = 0;
   ask_for_short_time_slices();
@@ -783,8 +842,9 @@ void Worker::watchdog_loop() {
     Endings late;
     for (Job* job : expired) {
       stop(*state, *job, late);
-      late.back().status = CallStatus::kTimedOut;
+      late_for_memory(late.back(), now);
     }
+    ready += look_at_held(*state, now, late);
     for (Parked* parked : {&state->parked, &state->parked_outside}) {
       while (!parked->empty() && parked->begin()->first <= now) {
         Job& job = *parked->begin()->second;
@@ -801,6 +861,7 @@ void Worker::watchdog_loop() {
       if (!parked->empty()) next = std::min(next, parked->begin()->first);
     }
     next = std::min(next, make_way(*state, now));
+    if (!state->held.empty()) next = std::min(next, now + kTryHeldEvery);
     state->watching_until = next;
     if (!late.empty() || ready) {
       state.lock().unlock();

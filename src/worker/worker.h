@@ -25,6 +25,12 @@
 //
 // A call's Faaslet comes from the pool (worker/pool.h): an idle one of the same image, else a new one. After the call
 // it goes back there. Where slots run out, calls that wait give up theirs and go on in another.
+//
+// What Faaslets, inputs and outputs take is charged to their tenant (base/memory_account.h). A call that finds no room
+// for its Faaslet is held until there is some, or for WorkerOptions::memory_wait, and so is one that goes on after it
+// has waited inside the guest, when all of its memory must be charged again; so is every call from outside that begins
+// while the host is short of memory. Where room is wanted, make_room() finds what is charged but not held, and then
+// drops idle Faaslets.
 #pragma once
 
 #include <sys/epoll.h>
@@ -56,6 +62,7 @@
 #include "worker/children.h"
 #include "worker/file_view.h"
 #include "worker/function_source.h"
+#include "worker/held_calls.h"
 #include "worker/pool.h"
 
 namespace spore::worker {
@@ -83,9 +90,12 @@ struct WorkerOptions {
   bool preempt = true;                     // whether calls that compute for long make way for others
   size_t tenant_concurrency_max = 0;       // calls of one tenant that run at once; 0: as many as there are seats
   ChainLimits chain;
-  PoolOptions pool;
+  MemoryBooks* memory = nullptr;                 // outlives the worker; null: nothing is charged
+  std::chrono::milliseconds memory_wait{5'000};  // of a call that finds no memory to begin or go on
+  PoolOptions pool;                              // its `memory` is the one above
   FileRoots file_roots;
   const host::StateServices* state = nullptr;  // outlives the worker; null: calls have no state
+  state::BlockingPool* makers = nullptr;  // outlives the worker; of calls' file systems and sockets; null: seats wait
   isolation::CpuGroups* cpu_groups =
       nullptr;                                // outlives the worker; for attached threads; null: no weights are kept to
   isolation::NetworkPool* network = nullptr;  // outlives the worker; null: calls have no network
@@ -115,6 +125,9 @@ struct WorkerStats {
   size_t parked = 0;
   size_t elsewhere = 0;       // in processes of their tenants
   uint64_t parked_bytes = 0;  // what calls that wait without a slot hold
+  size_t held = 0;            // of those that wait: for memory
+  uint64_t held_in_all = 0;   // since the start
+  bool short_of_memory = false;
   bool draining = false;
   PoolStats pool;
   state::LocalTierStats state;
@@ -181,6 +194,13 @@ class Worker {
   // Idle Faaslets unmap what they keep of state, so that replicas nobody uses can go.
   void drop_windows() { pool_.drop_windows(); }
 
+  // For MemoryBooks::on_shortage: sees to it that so many bytes have room, if that can be had.
+  void make_room(const MemoryAccount* of, uint64_t bytes);
+  // While the host is short of memory, calls from outside that have not begun are held.
+  void set_short_of_memory(bool is_short);
+  // Half of the idle Faaslets go.
+  void shed_half() { pool_.shed_half(); }
+
   void set_hooks(ChainHooks hooks) { hooks_ = std::move(hooks); }
   // Of the tree that began with that call, if it has made calls and is remembered.
   std::optional<CallGraph> graph(const CallId& root) const;
@@ -196,9 +216,13 @@ class Worker {
     std::vector<Attachment*> attachments;
     size_t running = 0;
     CallQueue queue;
-    std::list<JobPtr> elsewhere;                  // given to the runner
-    std::list<JobPtr> loading;                    // chained calls whose functions are being loaded
+    std::list<JobPtr> elsewhere;  // given to the runner
+    std::list<JobPtr> loading;  // chained calls whose functions are being loaded
+    HeldCalls held;             // for want of memory
+    uint64_t held_in_all = 0;
+    Clock::time_point try_held_at;                // again
     Parked parked;                                // in their slots
+    UnsettledList unsettled;                      // of those: the ones that may be charged for more than they hold
     Parked parked_outside;                        // without one
     std::unordered_map<uint64_t, Job*> fd_waits;  // parked jobs by the number of their wait
     uint64_t last_fd_wait = 0;
@@ -252,13 +276,28 @@ class Worker {
   void enqueue(State& state, JobPtr job, Clock::time_point now);
   // Why a call cannot wait in the queue; nothing: it can.
   std::optional<CallStatus> refusal_of(const State& state, const std::string& tenant, uint64_t bytes) const;
+  // Charges the input of a call that is about to wait, where it is large.
+  MemoryAccount::Refusal charge_input(Job& job, const std::string& tenant) const;
   // Runs jobs on a seat that the first one occupies, one after another as each hands it on.
   void run(Attachment& here, JobPtr job);
   // Starts the call or goes on with it, until it ends or waits. The job that goes on in its place, which has the seat.
   JobPtr run_until_it_waits(Attachment& here, JobPtr job);
   // Gives the job a Faaslet of the pool, or its own a slot again.
   Result<void> prepare(Attachment& here, Job& job);
+  // A Faaslet, with all that it may touch charged. Job::short_of says where it has none for want of memory.
+  Result<void> find_faaslet(Attachment& here, Job& job);
   Result<void> begin(Attachment& here, Job& job);
+  // It could not begin, or not go on, for want of memory; it gives up its seat. Whoever has that next.
+  JobPtr hold(Attachment& here, JobPtr job);
+  // Up to so many of those that are held are tried again. How many.
+  size_t try_held(State& state, size_t count, Clock::time_point now);
+  // The same where it is time to; and those whose own is up end.
+  size_t look_at_held(State& state, Clock::time_point now, Endings& late);
+  static constexpr std::chrono::milliseconds kTryHeldEvery{20};
+  static CallStatus memory_status(MemoryAccount::Refusal refusal);
+  // How a call ends whose time is up in the queue, or for memory.
+  void late_for_memory(Ending& ending, Clock::time_point now) const;
+  Error memory_error(const Job& job) const;
   // kParked: `next`, if any, goes on here.
   Park park(Attachment& here, JobPtr& job, JobPtr& next);
   void unpark(State& state, Job& job);
@@ -294,6 +333,7 @@ class Worker {
   ChainHooks hooks_;
   Guarded<State> state_;
   std::atomic<uint64_t> parked_bytes_ = 0;  // of calls that wait without a slot
+  std::atomic<bool> short_of_memory_ = false;
   FaasletPool pool_;
   UniqueFd waits_;           // an epoll set: what parked calls wait for, and watchdog_wakes_ (as number 0)
   UniqueFd watchdog_wakes_;  // an event that ends the watchdog's sleep

@@ -73,19 +73,23 @@ class Response:
 
 
 class Host:
-    """A running `spore serve`."""
+    """A running `spore serve`. `enter`: called in its process before that becomes the host."""
 
-    def __init__(self, *flags, data=None):
+    PROCESS = {}  # options of subprocess.Popen
+
+    def __init__(self, *flags, data=None, enter=None):
         self.folder = None if data else tempfile.mkdtemp(prefix="spore-system-test-")
         self.data = data or os.path.join(self.folder, "data")
         self.flags = flags
+        self.enter = enter
         self.process = None
         self.start()
 
     def start(self):
         self.process = subprocess.Popen(
             [SPORE, "serve", "--listen", "127.0.0.1:0", "--data", self.data, *self.flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=self.enter,
+            **self.PROCESS)
         line = self.process.stdout.readline()
         if "listening on http://" not in line:
             error = self.process.communicate(timeout=DEADLINE_S)[1]
