@@ -215,7 +215,8 @@ uint64_t Registry::drop_unused_images(const std::string* tenant, uint64_t bytes)
   for (const auto& entry : unused) {
     if (freed >= bytes) break;
     if (!is_unused(entry)) continue;  // a call came meanwhile
-    for (const auto& [number, function] : entry->loaded) freed += function->proto->resident_bytes();
+    for (const auto& [number, function] : entry->loaded)
+      if (function->proto) freed += function->proto->resident_bytes();
     state_->loaded -= entry->loaded.size();
     dropped.push_back(std::exchange(entry->loaded, {}));
   }
@@ -226,7 +227,10 @@ Result<VersionInfo> Registry::State::commit(const FunctionId& id, const Change& 
                                             std::shared_ptr<const faaslet::ProtoFaaslet> proto,
                                             std::shared_ptr<const isolation::PreparedPolicy> network,
                                             const ObjectFacts& facts) {
-  ASSIGN_OR_RETURN(auto image_count, hooks.count_image(id, proto->resident_bytes()));
+  std::shared_ptr<const void> image_count;
+  if (proto) {  // else the process that has it counts it
+    ASSIGN_OR_RETURN(image_count, hooks.count_image(id, proto->resident_bytes()));
+  }
   const std::lock_guard commit_lock(commit_mutex);
   const std::optional<Record> before = record_of(id);
   Record after = before.value_or(Record{.info = {.id = id}});
