@@ -297,8 +297,12 @@ TEST(MemoryOfAFaaslet, IsWhatItCanTouchWhileACallIsInsideAndWhatItHoldsWhenSomeb
 }
 
 TEST(MemoryOfAFaaslet, GrowFailsWhereTheAccountHasNoRoomAndChangesNothing) {
-  MemoryBooks books({.bytes_max = UINT64_MAX, .bytes_per_tenant_max = 5 << 20});
   const auto ready = module();
+  MemoryBooks without_limit({.bytes_max = UINT64_MAX, .bytes_per_tenant_max = UINT64_MAX});
+  const auto first = testing::restore(ready);
+  first->charge_to(without_limit.account_of("tenant"));
+  ASSERT_EQ(first->cover_memory(), MemoryAccount::Refusal::kNone);
+  MemoryBooks books({.bytes_max = UINT64_MAX, .bytes_per_tenant_max = without_limit.total().bytes() + (20u << 16)});
   const auto faaslet = testing::restore(ready);
   faaslet->charge_to(books.account_of("tenant"));
   ASSERT_EQ(faaslet->cover_memory(), MemoryAccount::Refusal::kNone);

@@ -30,14 +30,14 @@ constexpr nanoseconds kOwedMax = milliseconds(20);
 constexpr size_t kLongOfFunctionMax = 16;
 
 Clock::time_point long_at(const Job& seated) {
-  // seat_time + (t - seated_at) = kShort + (t - started) / kShortPart
-  const nanoseconds before = seated.started == Clock::time_point{} ? nanoseconds(0) : seated.seated_at - seated.started;
+  // seat_time + (t - seated_at) = kShort + (t - first_seated_at) / kShortPart
+  const nanoseconds before = seated.seated_at - seated.first_seated_at;
   const nanoseconds left = kShort + before / kShortPart - seated.seat_time;
   return seated.seated_at + left * kShortPart / (kShortPart - 1);
 }
 
 bool is_long(const Job& job, Clock::time_point now) {
-  return job.seat_time > kShort + nanoseconds(now - job.started) / kShortPart;
+  return job.seat_time > kShort + nanoseconds(now - job.first_seated_at) / kShortPart;
 }
 
 int64_t weight_of(const Job& job) { return static_cast<int64_t>(job.request.function->version.config.cpu_weight); }
@@ -243,6 +243,7 @@ Job& CallQueue::choose(const Tenant& tenant) {
 void CallQueue::seated(Job& job, Clock::time_point now) {
   job.share = &activate(job.tenant());
   job.seated_at = now;
+  if (job.first_seated_at == Clock::time_point{}) job.first_seated_at = now;
 }
 
 void CallQueue::left_seat(Job& job, Clock::time_point now) {

@@ -68,6 +68,7 @@ struct Job : Unsettled {
   Place place = Place::kNowhere;
   void* seat = nullptr;                   // kRunning: the Worker::Attachment
   Clock::time_point seated_at;            // kRunning: since when (call_queue.h)
+  Clock::time_point first_seated_at;      // from when it first had one
   std::chrono::nanoseconds seat_time{0};  // that its tenant was charged for, when it last left one
   std::chrono::nanoseconds cpu_time{0};   // that its guest had used then
   std::chrono::nanoseconds cpu_charged{0};

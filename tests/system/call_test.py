@@ -179,11 +179,19 @@ class Bounds(SystemTest):
         self.assertEqual([call.result().status for call in waiting], [200, 200])
 
 
+# Some ten milliseconds.
+BRIEF = """(module (memory 1) (func (export "spore_call") (local $i i32)
+  (loop $again
+    (i32.store (i32.const 0) (i32.mul (i32.add (i32.load (i32.const 0)) (local.get $i)) (i32.const 1664525)))
+    (local.set $i (i32.add (local.get $i) (i32.const 1)))
+    (br_if $again (i32.lt_u (local.get $i) (i32.const 10000000))))))"""
+
+
 class Priorities(SystemTest):
     def test_of_those_that_wait_the_highest_goes_first(self):
         host = self.own_host("--seats", "1", "--preempt", "false")
         self.published("p/endless", ENDLESS, host)
-        self.published("p/noop", NOOP, host)
+        self.published("p/noop", BRIEF, host)  # long enough that the log has them in the order in which they ran
         endless = Background(host.call, "p/endless", b"", "?timeout_ms=3000")
         self.wait_for(lambda: host.metric("spore_calls_running") == 1)
         stored = host.ask("POST", "/v1/functions/p/noop/call?async=1&priority=low").json()["id"]
