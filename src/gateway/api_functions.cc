@@ -171,6 +171,8 @@ Response Api::logs(const Request& request, const FunctionId& id) {
                  {"duration_us", entry.duration.count()},
                  {"cpu_us", entry.usage.cpu.count()},
                  {"memory_bytes", entry.usage.memory_bytes},
+                 {"sent_bytes", entry.usage.sent_bytes},
+                 {"received_bytes", entry.usage.received_bytes},
                  {"input_bytes", entry.input_bytes},
                  {"output_bytes", entry.output_bytes},
                  {"log", as_text(entry.log)},

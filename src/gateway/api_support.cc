@@ -30,6 +30,9 @@ void add_call_fields(Response& response, const worker::CallResult& result) {
     response.add_field("Spore-Start-Us", std::to_string(result.starting.count()));
     response.add_field("Spore-Cpu-Us", std::to_string(result.usage.cpu.count()));
     response.add_field("Spore-Memory-Bytes", std::to_string(result.usage.memory_bytes));
+    if (result.usage.sent_bytes) response.add_field("Spore-Sent-Bytes", std::to_string(result.usage.sent_bytes));
+    if (result.usage.received_bytes)
+      response.add_field("Spore-Received-Bytes", std::to_string(result.usage.received_bytes));
   }
   response.add_field("Spore-Queued-Us", std::to_string(result.queued.count()));
   response.add_field("Spore-Duration-Us", std::to_string(result.duration.count()));

@@ -81,6 +81,8 @@ void Metrics::count_call(const worker::CallResult& result) {
   increment(durations_[static_cast<size_t>(std::ranges::lower_bound(kBucketsUs, us) - kBucketsUs.begin())]);
   increment(duration_us_sum_, us);
   increment(cpu_us_, static_cast<uint64_t>(result.usage.cpu.count()));
+  increment(sent_bytes_, result.usage.sent_bytes);
+  increment(received_bytes_, result.usage.received_bytes);
 }
 
 void Metrics::count_publish(bool published) { increment(published ? published_ : publish_failed_); }
@@ -112,6 +114,9 @@ std::string Metrics::render(const ServerStats& server, const worker::WorkerStats
 
   head(out, "spore_calls_cpu_seconds_total", "counter", "CPU time that guests used.");
   out += "spore_calls_cpu_seconds_total " + seconds(value_of(cpu_us_)) + "\n";
+  head(out, "spore_calls_network_bytes_total", "counter", "Bytes that guests sent and received by their sockets.");
+  sample(out, "spore_calls_network_bytes_total", "{direction=\"sent\"}", value_of(sent_bytes_));
+  sample(out, "spore_calls_network_bytes_total", "{direction=\"received\"}", value_of(received_bytes_));
   single(out, "spore_calls_running", "gauge", "Calls that run now.", worker.running);
   single(out, "spore_calls_waiting", "gauge", "Calls that wait for a seat.", worker.waiting);
   single(out, "spore_calls_parked", "gauge", "Calls that wait inside the guest, without a seat.", worker.parked);

@@ -42,6 +42,8 @@ class Metrics {
   std::array<Counter, kBucketsUs.size() + 1> durations_{};
   Counter duration_us_sum_{0};
   Counter cpu_us_{0};
+  Counter sent_bytes_{0};
+  Counter received_bytes_{0};
   Counter published_{0}, publish_failed_{0};
 };
 

@@ -217,6 +217,8 @@ std::string_view openapi() {
                   "headers": {"Spore-Call-Id": {"schema": {"type": "string"}}, "Spore-Start": {"schema": {"enum": ["warm", "restored", "cold"]}},
                               "Spore-Cpu-Us": {"schema": {"type": "integer"}},
                               "Spore-Memory-Bytes": {"schema": {"type": "integer"}},
+                              "Spore-Sent-Bytes": {"schema": {"type": "integer"}, "description": "By sockets"},
+                              "Spore-Received-Bytes": {"schema": {"type": "integer"}},
                               "Spore-Duration-Us": {"schema": {"type": "integer"}}}},
           "202": {"description": "The call is stored", "headers": {"Location": {"schema": {"type": "string"}}},
                   "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}}},

@@ -201,6 +201,8 @@ struct HostState {
   // CPU time that the guest has used: `cpu_time_before` until it last started or resumed, since when the clock of its
   // thread ran from `cpu_time_base`. Kept by run().
   std::chrono::nanoseconds cpu_time_before{0};
+  uint64_t sent_bytes = 0;  // by its sockets
+  uint64_t received_bytes = 0;
   std::chrono::nanoseconds cpu_time_base{0};
   std::optional<std::chrono::nanoseconds> cpu_time_max;
   faaslet::CpuQuota* cpu_quota = nullptr;

@@ -188,6 +188,7 @@ Outcome receive(HostCall& call, Descriptor& socket, std::span<const iovec> to, R
     }
     if (got < 0) return finish(call, done > 0 ? Outcome(done) : Outcome(errno_of(errno)));
     done += static_cast<uint64_t>(got);
+    if (!how.peek) state_of(call).received_bytes += static_cast<uint64_t>(got);
     if (received) *received = {.from = from, .truncated = (message.msg_flags & MSG_TRUNC) != 0};
     if (!whole || got == 0 || done == wanted) return finish(call, done);
     rest = behind(rest, static_cast<uint64_t>(got));
@@ -221,6 +222,7 @@ Outcome send(HostCall& call, Descriptor& socket, std::span<const iovec> from, Se
     }
     if (sent < 0) return finish(call, done > 0 ? Outcome(done) : Outcome(errno_of(errno)));
     done += static_cast<uint64_t>(sent);
+    state_of(call).sent_bytes += static_cast<uint64_t>(sent);
     if (!stream || done >= size) return finish(call, done);
     rest = behind(rest, static_cast<uint64_t>(sent));
   }

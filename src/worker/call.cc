@@ -38,7 +38,8 @@ void write(ByteWriter& out, const CallResult& result) {
   out.write(result.start);
   for (const auto duration : {result.queued, result.starting, result.duration, result.usage.cpu})
     out.write<int64_t>(duration.count());
-  out.write(result.usage.memory_bytes);
+  for (const uint64_t bytes : {result.usage.memory_bytes, result.usage.sent_bytes, result.usage.received_bytes})
+    out.write(bytes);
 }
 
 bool read(ByteReader& in, CallResult& result) {
@@ -60,7 +61,8 @@ bool read(ByteReader& in, CallResult& result) {
   result.start = in.read<StartKind>();
   for (auto* duration : {&result.queued, &result.starting, &result.duration, &result.usage.cpu})
     *duration = std::chrono::microseconds(in.read<int64_t>());
-  result.usage.memory_bytes = in.read<uint64_t>();
+  for (auto* bytes : {&result.usage.memory_bytes, &result.usage.sent_bytes, &result.usage.received_bytes})
+    *bytes = in.read<uint64_t>();
   return in.ok() && result.status <= kCallStatusLast && result.trap.kind <= wasm::TrapKind::kHostCall &&
          result.error.code >= ErrorCode::kInvalidArgument && result.error.code <= ErrorCode::kInternal &&
          result.start <= StartKind::kWarm;

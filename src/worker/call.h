@@ -93,6 +93,8 @@ std::string_view to_string(StartKind start);
 struct CallUsage {
   std::chrono::microseconds cpu{0};  // of its guest, host functions included
   uint64_t memory_bytes = 0;         // linear memory at its end, which is the most it had
+  uint64_t sent_bytes = 0;           // by its sockets
+  uint64_t received_bytes = 0;       // the same
 };
 
 struct CallResult {

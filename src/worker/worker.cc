@@ -710,6 +710,8 @@ CallResult Worker::finish(Job& job, host::CallResult ended) {
   host::HostState& state = job.instance->state();
   job.cpu_time = state.cpu_time_before;
   result.usage.cpu = duration_cast<microseconds>(job.cpu_time);
+  result.usage.sent_bytes = state.sent_bytes;
+  result.usage.received_bytes = state.received_bytes;
   if (job.instance->faaslet().has_slot()) result.usage.memory_bytes = job.instance->faaslet().memory_bytes();
   switch (ended.kind) {
     case host::CallResult::Kind::kExited:

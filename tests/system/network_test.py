@@ -105,6 +105,16 @@ class Network(SystemTest):
                 answer = self.fetches("n/" + name, address, port, **network)
                 self.assertEqual(answer.status, 500, answer.body)
 
+    def test_what_went_through_its_sockets_is_in_the_usage(self):
+        answer = self.fetches("n/counted", "10.77.0.2", 80, allow=["10.77.0.2:80"])
+        self.assertFetched(answer)
+        self.assertGreaterEqual(int(answer.headers["Spore-Received-Bytes"]), len(answer.body))
+        self.assertGreater(int(answer.headers["Spore-Sent-Bytes"]), len("GET / HTTP/1.0\r\n"))
+        logged = self.host.ask("GET", "/v1/functions/n/counted/logs").json()["calls"][0]
+        self.assertEqual(str(logged["received_bytes"]), answer.headers["Spore-Received-Bytes"])
+        self.assertGreaterEqual(self.host.metric('spore_calls_network_bytes_total{direction="received"}'),
+                                len(answer.body))
+
     def test_without_a_network_there_are_no_sockets(self):
         self.published("n/none", self.guest)
         self.assertEqual(self.host.configure("n/none", args=["10.77.0.2", "80", "/"]).status, 200)
