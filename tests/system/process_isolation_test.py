@@ -206,6 +206,7 @@ class Deaths(Apart):
         self.published_apart("u/echo", ECHO, host)
         self.assertEqual(host.call("u/echo", b"u").body, b"u")
         others = apart(host)
+        self.assertEqual(host.call("t/echo", b"first").body, b"first")  # the process is there
         waits = Background(host.call, "t/sleeps")
         self.wait_for(lambda: len(apart(host)) == 2 and host.metric("spore_tenant_calls") == 1)
         [victim] = [pid for pid in apart(host) if pid not in others]
