@@ -120,10 +120,10 @@ Descriptor* HostState::descriptor(uint32_t number) {
 wasi::Errno HostState::open(Descriptor& descriptor) {
   if (descriptor.fd.valid() || descriptor.kind != Descriptor::Kind::kDirectory) return wasi::Errno::kSuccess;
   if (descriptor.source == Preopen::Source::kLocalLayer) {
-    auto made = make_elsewhere<UniqueFd>([limits = local_layer] { return make_local_layer(limits); });
-    if (!made) return wasi::Errno::kWaits;
-    if (!*made) return made->error().code == ErrorCode::kResourceExhausted ? wasi::Errno::kNfile : wasi::Errno::kIo;
-    descriptor.fd = std::move(**made);
+    auto layer = make_elsewhere<UniqueFd>([limits = local_layer] { return make_local_layer(limits); });
+    if (!layer) return wasi::Errno::kWaits;
+    if (!*layer) return layer->error().code == ErrorCode::kResourceExhausted ? wasi::Errno::kNfile : wasi::Errno::kIo;
+    descriptor.fd = std::move(**layer);
     return wasi::Errno::kSuccess;
   }
   const auto& files = call_files();

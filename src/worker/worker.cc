@@ -498,6 +498,7 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
         case Park::kRefused: ended = job->run->finish(here.seat_, {.deadline = job->deadline}); break;
       }
     }
+    here.tune(isolation::kCpuWeightDefault, false);  // what is left to do, others wait for
     result = finish(*job, std::move(*ended));
   } else if (job->short_of != MemoryAccount::Refusal::kNone) {
     return hold(here, std::move(job));
