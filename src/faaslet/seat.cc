@@ -9,6 +9,7 @@
 //
 // What is noted is seen when the host function is done. The timer of a seat's CPU limit comes as the same signal. It
 // counts what the guest has used; that is an interrupt where nothing is left, a preemption where the quota is in debt.
+// Another timer is there for guests that offer their core (Seat::offer_core): in the code arena the thread yields it.
 //
 // A handler only edits the interrupted context, and keeps a copy of it of a guest that parks; it never jumps and takes
 // no lock.
@@ -60,6 +61,8 @@ namespace spore::faaslet {
 // Ignored by default, so one that arrives after its thread's seat is gone does nothing.
 constexpr int kInterruptSignal = SIGURG;
 constexpr size_t kSignalStackBytes = 64 << 10;
+constexpr std::chrono::nanoseconds kOfferEvery = std::chrono::microseconds(200);
+constexpr int kOfferTimer = 1;  // what its signals say; those of CPU limits say 0
 constexpr std::chrono::nanoseconds kCpuTick = std::chrono::milliseconds(1);  // how often a quota is looked at
 static_assert(static_cast<uint32_t>(TrapKind::kInterrupted) == 16, "stubs.S");
 
@@ -73,6 +76,7 @@ struct Seat::State {
   void* signal_stack = nullptr;
   stack_t previous_stack{};
   std::unique_ptr<InterruptedGuest> interrupted = std::make_unique<InterruptedGuest>();
+  std::optional<timer_t> offer_timer;  // none: the kernel had none left
 
   // The limit of CPU time; this thread's and its handler's alone.
   std::optional<timer_t> cpu_timer;  // made for the first limit
@@ -213,6 +217,9 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt
   const int error = errno;
   auto* context = static_cast<ucontext_t*>(context_pointer);
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
+  // One signal may stand for several of different senders, so whatever it says, all that can be wanted is looked at.
+  const bool offers = info->si_code == SI_TIMER && info->si_value.sival_int == kOfferTimer;
+  if (offers && in_arena(pc)) ::syscall(SYS_sched_yield);
   std::optional<Clock::time_point> runs_again;
   const uint64_t current = g_seat->current.load(std::memory_order_relaxed);
   if (info->si_code == SI_TIMER && g_seat->cpu_limited) {
@@ -244,6 +251,16 @@ Result<void> install(int signal, void (*handler)(int, siginfo_t*, void*), unsign
   return {};
 }
 
+// Its signals go to that thread.
+bool make_timer(clockid_t clock, pid_t thread, int says, timer_t& timer) {
+  sigevent event{};
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = kInterruptSignal;
+  event.sigev_value.sival_int = says;
+  event._sigev_un._tid = thread;
+  return ::timer_create(clock, &event, &timer) == 0;
+}
+
 }  // namespace
 
 Result<void> install_signal_handlers() {
@@ -265,6 +282,8 @@ Seat::Seat() : state_(std::make_unique<State>()) {
   g_seat = state_.get();
   spore_thread_state.seat = this;
   spore_thread_state.interrupted = &state_->interrupted;
+  timer_t timer;
+  if (make_timer(CLOCK_MONOTONIC, state_->thread, kOfferTimer, timer)) state_->offer_timer = timer;
   static std::atomic<uint64_t> seats{0};
   spore_thread_state.serial = state_->serial = ++seats;
 }
@@ -275,7 +294,8 @@ Seat::~Seat() {
   spore_thread_state.interrupted = nullptr;
   spore_thread_state.serial = 0;
   g_seat = nullptr;
-  if (state_->cpu_timer) ::timer_delete(*state_->cpu_timer);
+  for (const auto& timer : {state_->cpu_timer, state_->offer_timer})
+    if (timer) ::timer_delete(*timer);
   ::sigaltstack(&state_->previous_stack, nullptr);
   ::munmap(state_->signal_stack, kSignalStackBytes);
 }
@@ -306,6 +326,13 @@ void Seat::preempt(uint64_t generation) {
   ::syscall(SYS_tgkill, ::getpid(), state_->thread, kInterruptSignal);
 }
 
+void Seat::offer_core(bool offers) {
+  if (!state_->offer_timer) return;
+  const timespec every{.tv_sec = 0, .tv_nsec = offers ? kOfferEvery.count() : 0};
+  const itimerspec times{.it_interval = every, .it_value = every};
+  ::timer_settime(*state_->offer_timer, 0, &times, nullptr);
+}
+
 bool Seat::interrupted() const {
   const uint64_t current = state_->current.load(std::memory_order_relaxed);
   return current != 0 && state_->requested.load(std::memory_order_acquire) == current;
@@ -313,12 +340,8 @@ bool Seat::interrupted() const {
 
 Result<void> Seat::limit_cpu(const CpuLimit& limit) {
   if (!state_->cpu_timer) {
-    sigevent event{};
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = kInterruptSignal;
-    event._sigev_un._tid = state_->thread;
     timer_t timer;
-    if (::timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) != 0)
+    if (!make_timer(CLOCK_THREAD_CPUTIME_ID, state_->thread, 0, timer))
       return fail_errno("make a timer for the limit of CPU time");
     state_->cpu_timer = timer;
   }

@@ -126,9 +126,9 @@ wasi::Errno HostState::open(Descriptor& descriptor) {
     descriptor.fd = std::move(**layer);
     return wasi::Errno::kSuccess;
   }
-  const auto& files = call_files();
-  if (!files) return wasi::Errno::kPerm;
-  descriptor.fd = UniqueFd(::openat(files->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto& shown = call_files();
+  if (!shown) return wasi::Errno::kPerm;
+  descriptor.fd = UniqueFd(::openat(shown->directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   return descriptor.fd.valid() ? wasi::Errno::kSuccess : wasi::errno_of(errno);
 }
 

@@ -80,13 +80,6 @@ Result<void> CpuGroup::write_weight(uint32_t weight) {
   return {};
 }
 
-Result<void> CpuGroup::write_idle(bool idle) {
-  if (!idle_file_.valid()) return {};
-  if (::pwrite(idle_file_.get(), idle ? "1" : "0", 1, 0) != 1) return fail_errno("set whether a cgroup is idle");
-  idle_ = idle;
-  return {};
-}
-
 Result<CpuGroups> CpuGroups::make(unsigned count, const Places& places) {
   auto place = find_cgroup(places.process, "cpu");
   if (!place) return std::unexpected(std::move(place).error());
@@ -129,8 +122,7 @@ Result<void> CpuGroups::add_group(const std::string& name, int open_flags) {
   UniqueFd threads(::open((group / threads_name(version_2_)).c_str(), open_flags, 0600));
   UniqueFd weight(::open((group / weight_name(version_2_)).c_str(), open_flags, 0600));
   if (!threads.valid() || !weight.valid()) return fail_errno("open the files of the cgroup " + group.string());
-  UniqueFd idle(::open((group / "cpu.idle").c_str(), open_flags, 0600));
-  groups_.emplace_back(std::move(threads), std::move(weight), std::move(idle), version_2_);
+  groups_.emplace_back(std::move(threads), std::move(weight), version_2_);
   return {};
 }
 

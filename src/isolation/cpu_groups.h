@@ -45,41 +45,28 @@ class CpuGroupsRemover {
   pid_t made_by_;
 };
 
-// The group of one thread, which enters it. The weight may be set by others too, one at a time.
+// The group of one thread. Used by that thread alone.
 class CpuGroup {
  public:
-  CpuGroup(UniqueFd threads, UniqueFd weight, UniqueFd idle, bool version_2)
-      : threads_(std::move(threads)),
-        weight_file_(std::move(weight)),
-        idle_file_(std::move(idle)),
-        version_2_(version_2) {}
+  CpuGroup(UniqueFd threads, UniqueFd weight, bool version_2)
+      : threads_(std::move(threads)), weight_file_(std::move(weight)), version_2_(version_2) {}
 
   // The calling thread is in it from now on.
   Result<void> enter();
   // Of the thread among those that want the same core; does nothing where it has that weight.
   Result<void> set_weight(uint32_t weight) {
-    if (weight == weight_.load(std::memory_order_relaxed)) return {};
+    if (weight == weight_) return {};
     return write_weight(weight);
   }
   uint32_t weight() const { return weight_; }
-  bool knows_idle() const { return idle_file_.valid(); }
-  // Whether the thread has a core only as far as others of the host do not want it, and makes way at once for one that
-  // wakes up. Its weight does not matter then. Does nothing where it is so, and on kernels before 5.15.
-  Result<void> set_idle(bool idle) {
-    if (idle == idle_.load(std::memory_order_relaxed)) return {};
-    return write_idle(idle);
-  }
 
  private:
   Result<void> write_weight(uint32_t weight);
-  Result<void> write_idle(bool idle);
 
   UniqueFd threads_;
   UniqueFd weight_file_;
-  UniqueFd idle_file_;  // none: the kernel has none
   bool version_2_;
-  std::atomic<uint32_t> weight_ = kCpuWeightDefault;
-  std::atomic<bool> idle_ = false;
+  uint32_t weight_ = kCpuWeightDefault;
 };
 
 class CpuGroups {

@@ -80,10 +80,6 @@ TEST_F(Double, Version2GroupsAreThreadedAndHaveTheCpuController) {
   EXPECT_EQ(text_of(all / "seat-1/cpu.weight"), "") << "it is so by default";
   ASSERT_TRUE(second->set_weight(300).has_value());
   EXPECT_EQ(text_of(all / "seat-1/cpu.weight"), "300");
-  ASSERT_TRUE(second->set_idle(false).has_value());
-  EXPECT_EQ(text_of(all / "seat-1/cpu.idle"), "") << "it is so by default";
-  ASSERT_TRUE(second->set_idle(true).has_value());
-  EXPECT_EQ(text_of(all / "seat-1/cpu.idle"), "1");
 }
 
 TEST_F(Double, Version1IsTakenWhereVersion2HasNoCpuController) {
@@ -184,18 +180,6 @@ TEST(CpuGroups, ThreadsShareACoreByWeight) {
       *groups, [](CpuGroup& group, int i) { EXPECT_TRUE(group.set_weight(i == 0 ? 300 : 100).has_value()); });
   EXPECT_GT(ratio, 2.0);
   EXPECT_LT(ratio, 4.5);
-}
-
-TEST(CpuGroups, AnIdleOneMakesWay) {
-  GROUPS_OR_SKIP(groups, 2);
-  bool known = true;
-  const double ratio = share_a_core(*groups, [&](CpuGroup& group, int i) {
-    if (i == 0) return;
-    known = group.knows_idle();
-    EXPECT_TRUE(group.set_idle(true).has_value());
-  });
-  if (!known) GTEST_SKIP() << "this kernel has no cpu.idle";
-  EXPECT_GT(ratio, 15);
 }
 
 TEST(CpuGroups, NothingIsLeft) {

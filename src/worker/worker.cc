@@ -27,14 +27,10 @@ constexpr uint64_t kOutputHeldMax = 256 << 10;        // of a call whose output 
 
 thread_local Worker::Attachment* attached_here = nullptr;
 
-// A call that has a core for longer than this has it only as far as the rest of the host does not want it: whoever
-// wakes up for a moment, as the gateway's threads do, has it at once. Those of functions that are usually shorter by
-// far are looked at later.
+// A call that has a seat for longer than this offers its core to those that wake up for a moment, as the gateway's
+// threads do. Those of functions that are usually shorter by far are looked at later.
 constexpr std::chrono::nanoseconds kComputesAfter = std::chrono::milliseconds(1);
 constexpr std::chrono::nanoseconds kComputesAfterLater = std::chrono::milliseconds(5);
-// Where the rest of the host leaves such a call less than this part, it counts as one of them, until the next look.
-constexpr std::chrono::milliseconds kLookForCore(4);
-constexpr int kCorePart = 4;
 
 bool likely_computes(const Job& job) {
   return job.rank.stage == Rank::Stage::kLong ||
@@ -75,7 +71,6 @@ Worker::Attachment::Attachment(Worker& worker)
   ::pthread_setname_np(::pthread_self(), "spore-seat");
   isolation::CpuGroup* const group = cpu_group_;
   if (!group) return;
-  ::pthread_getcpuclockid(::pthread_self(), &cpu_clock_);
   const auto entered = group->enter();
   if (!entered) lose_cpu_group(entered.error());
 }
@@ -85,32 +80,14 @@ Worker::Attachment::~Attachment() {
   attached_here = nullptr;
 }
 
-void Worker::Attachment::tune(uint64_t weight, bool computes) {
-  isolation::CpuGroup* const group = cpu_group_;
-  if (!group) return;
-  auto set = group->set_weight(static_cast<uint32_t>(weight));
-  if (set) set = group->set_idle(computes);
-  if (!set) lose_cpu_group(set.error());
+void Worker::Attachment::set_cpu_weight(uint64_t weight) {
+  if (!cpu_group_) return;
+  if (const auto set = cpu_group_->set_weight(static_cast<uint32_t>(weight)); !set) lose_cpu_group(set.error());
 }
 
-std::chrono::nanoseconds Worker::Attachment::cpu_time() const {
-  timespec time{};
-  ::clock_gettime(cpu_clock_, &time);
-  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
-}
-
-// Of a call that has its seat for a while. When to look again.
-Clock::time_point Worker::Attachment::look_for_core(Clock::time_point now) {
-  if (!cpu_group_) return Clock::time_point::max();
-  const auto since = std::max(running_.looked_at, running_.job->seated_at);
-  const auto due = running_.looked_at > running_.job->seated_at ? since + kLookForCore : computes_at(*running_.job);
-  if (now < due) return due;
-  const auto used = cpu_time();
-  const bool starved = running_.looked_at > running_.job->seated_at && used - running_.used < (now - since) / kCorePart;
-  tune(running_.job->request.function->version.config.cpu_weight, !starved);
-  running_.looked_at = now;
-  running_.used = used;
-  return now + kLookForCore;
+void Worker::Attachment::offer_core(bool offers) {
+  seat_.offer_core(offers);
+  running_.offers_core = offers;
 }
 
 void Worker::Attachment::lose_cpu_group(const Error& error) {
@@ -278,12 +255,12 @@ void Worker::occupy(State& state, Attachment& here, Job& job, Clock::time_point 
                    .timed_out = false,
                    .cancelled = false,
                    .preempted = {},
-                   .looked_at = {},
-                   .used = {}};
+                   .offers_core = false};
   job.place = Job::Place::kRunning;
   job.seat = &here;
   state.queue.seated(job, now);
-  watch(state, here.cpu_group_ ? std::min(job.deadline, computes_at(job)) : job.deadline);
+  if (likely_computes(job)) here.offer_core(true);
+  watch(state, std::min(job.deadline, computes_at(job)));
   if (options_.preempt && state.queue.has_ready()) watch(state, state.queue.makes_way_at(job, now));
 }
 
@@ -303,6 +280,7 @@ JobPtr Worker::seat_next(State& state, Attachment& here, Clock::time_point now) 
 }
 
 void Worker::leave_seat(State& state, Attachment& here, Job& job, Clock::time_point now) {
+  if (here.running_.offers_core) here.offer_core(false);
   here.running_.job = nullptr;
   job.place = Job::Place::kNowhere;
   --state.running;
@@ -338,7 +316,6 @@ Clock::time_point Worker::make_way(State& state, Clock::time_point now) {
     if (asked++ >= wanted) break;
     attachment->running_.preempted = now;
     attachment->seat_.preempt(attachment->running_.generation);
-    attachment->tune(attachment->running_.job->request.function->version.config.cpu_weight, false);  // so that it can
     again = std::min(again, now + kAskAgain);
   }
   return again;
@@ -479,10 +456,10 @@ WorkerStats Worker::stats() const {
 
 void Worker::run(Attachment& here, JobPtr job) {
   while (job) {
-    here.tune(job->request.function->version.config.cpu_weight, likely_computes(*job));
+    here.set_cpu_weight(job->request.function->version.config.cpu_weight);
     job = run_until_it_waits(here, std::move(job));
   }
-  here.tune(isolation::kCpuWeightDefault, false);
+  here.set_cpu_weight(isolation::kCpuWeightDefault);
 }
 
 JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
@@ -498,7 +475,6 @@ JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
         case Park::kRefused: ended = job->run->finish(here.seat_, {.deadline = job->deadline}); break;
       }
     }
-    here.tune(isolation::kCpuWeightDefault, false);  // what is left to do, others wait for
     result = finish(*job, std::move(*ended));
   } else if (job->short_of != MemoryAccount::Refusal::kNone) {
     return hold(here, std::move(job));
@@ -827,7 +803,11 @@ void Worker::watchdog_loop() {
         continue;
       }
       next = std::min(next, running.job->deadline);
-      next = std::min(next, attachment->look_for_core(now));
+      if (running.offers_core) continue;
+      if (const auto at = computes_at(*running.job); at <= now)
+        attachment->offer_core(true);
+      else
+        next = std::min(next, at);
     }
     std::vector<Job*> expired;
     if (state->deadline <= now) {

@@ -155,16 +155,15 @@ class Worker {
    private:
     friend class Worker;
     Worker& worker_;
-    // This thread, or the watchdog while a call runs here.
-    void tune(uint64_t weight, bool computes);
-    Clock::time_point look_for_core(Clock::time_point now);
-    std::chrono::nanoseconds cpu_time() const;
+    // Of the guest that runs here; the thread's own work has the default weight.
+    void set_cpu_weight(uint64_t weight);
+    // Whether the guest offers its core to others; with the worker's state.
+    void offer_core(bool offers);
     void lose_cpu_group(const Error& error);
 
     faaslet::Seat seat_;
-    const uint64_t serial_;  // of the seat, for the pool
-    clockid_t cpu_clock_ = CLOCK_THREAD_CPUTIME_ID;
-    std::atomic<isolation::CpuGroup*> cpu_group_ = nullptr;  // null: none, or it failed
+    const uint64_t serial_;                     // of the seat, for the pool
+    isolation::CpuGroup* cpu_group_ = nullptr;  // null: none, or it failed
 
     // The call that runs here; guarded by the worker's state.
     struct Running {
@@ -173,8 +172,7 @@ class Worker {
       bool timed_out = false;
       bool cancelled = false;
       std::optional<Clock::time_point> preempted;  // when it was asked to make way
-      Clock::time_point looked_at;                 // when the watchdog last saw what it has of a core,
-      std::chrono::nanoseconds used{0};            // and the thread had used this much
+      bool offers_core = false;
     } running_;
   };
 
@@ -217,8 +215,8 @@ class Worker {
     size_t running = 0;
     CallQueue queue;
     std::list<JobPtr> elsewhere;  // given to the runner
-    std::list<JobPtr> loading;  // chained calls whose functions are being loaded
-    HeldCalls held;             // for want of memory
+    std::list<JobPtr> loading;    // chained calls whose functions are being loaded
+    HeldCalls held;               // for want of memory
     uint64_t held_in_all = 0;
     Clock::time_point try_held_at;                // again
     Parked parked;                                // in their slots
