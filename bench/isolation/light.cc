@@ -75,7 +75,9 @@ int main(int argc, char** argv) {
   std::vector<double> latencies;
   size_t failed = 0;
   std::string buffer;
-  for (auto due = Clock::now(); due < end; due += period) {
+  // A host that falls behind is not asked for ever.
+  const auto latest = end + std::chrono::seconds(std::atoi(argv[3]));
+  for (auto due = Clock::now(); due < end && Clock::now() < latest; due += period) {
     std::this_thread::sleep_until(due);
     if (::send(connection, request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size()))
       die("send a request");
