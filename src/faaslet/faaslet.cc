@@ -1,5 +1,6 @@
 #include "faaslet/faaslet.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -49,6 +50,8 @@ struct Dispatcher {
       spore_thread_state.trap_kind = static_cast<uint32_t>(TrapKind::kHostCall);
       spore_thread_state.trap_pc = 0;
     }
+    if (std::exchange(spore_thread_state.offers, false)) [[unlikely]]
+      ::sched_yield();
     if (spore_thread_state.yields && result == HostResult::kDone && spore_thread_state.depth == 1) [[unlikely]] {
       spore_thread_state.yields = false;
       faaslet.pending_wait_ = spore_thread_state.yields_for;

@@ -219,7 +219,10 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) void on_interrupt
   const auto pc = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
   // One signal may stand for several of different senders, so whatever it says, all that can be wanted is looked at.
   const bool offers = info->si_code == SI_TIMER && info->si_value.sival_int == kOfferTimer;
-  if (offers && in_arena(pc)) ::syscall(SYS_sched_yield);
+  if (offers && in_arena(pc))
+    ::syscall(SYS_sched_yield);
+  else if (offers)
+    spore_thread_state.offers = true;
   std::optional<Clock::time_point> runs_again;
   const uint64_t current = g_seat->current.load(std::memory_order_relaxed);
   if (info->si_code == SI_TIMER && g_seat->cpu_limited) {

@@ -44,8 +44,9 @@ class Seat {
   // two, in a guest that a host function has entered) it may be missed: ask again. Any thread, as interrupt().
   void preempt(uint64_t generation);
 
-  // While it `offers`, a guest in its own code lets whoever waits for its core have a turn, five times a millisecond:
-  // the kernel itself looks at a tick only, which may be 4 ms away. Any thread, as long as the seat lives.
+  // While it `offers`, a guest in its own code, or at the end of a host function, lets whoever waits for its core have
+  // a turn, five times a millisecond: the kernel itself looks at a tick only, which may be 4 ms away. Any thread, as
+  // long as the seat lives.
   void offer_core(bool offers);
 
   // From now until end_cpu_limit() the CPU time of this thread counts against the limit, in a call. A guest that has

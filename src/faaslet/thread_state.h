@@ -23,7 +23,8 @@ struct ThreadState {
   Seat* seat = nullptr;
   uint32_t depth = 0;   // of entries within each other
   uint64_t serial = 0;  // of the seat: no other seat of this process ever has it; 0: none
-  bool yields = false;  // the guest is to park, for `yields_for`, when its host function is done
+  bool offers = false;  // its core is to be offered to others, when the host function is done
+  bool yields = false;  // the guest is to park, for `yields_for`, then
   Wait yields_for;
   std::unique_ptr<InterruptedGuest>* interrupted = nullptr;  // the seat's: room for the next one, or the last one
 };

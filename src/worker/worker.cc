@@ -69,10 +69,8 @@ Worker::Attachment::Attachment(Worker& worker)
   worker_.state_.lock()->attachments.push_back(this);
   ask_for_short_time_slices();
   ::pthread_setname_np(::pthread_self(), "spore-seat");
-  isolation::CpuGroup* const group = cpu_group_;
-  if (!group) return;
-  const auto entered = group->enter();
-  if (!entered) lose_cpu_group(entered.error());
+  if (!cpu_group_) return;
+  if (const auto entered = cpu_group_->enter(); !entered) lose_cpu_group(entered.error());
 }
 
 Worker::Attachment::~Attachment() {
