@@ -221,9 +221,12 @@ class Deaths(Apart):
     def test_an_asynchronous_call_is_run_again(self):
         host = self.own_host("--async-retry-base", "10")
         self.published_apart("t/sleeps", SLEEPS, host)
+        self.published_apart("t/echo", ECHO, host)
+        self.assertEqual(host.call("t/echo", b"first").body, b"first")  # one that dies at its start has run no call
         call = host.call("t/sleeps", query="?async=1").json()["id"]
-        self.wait_for(lambda: apart(host) and host.metric("spore_tenant_calls") == 1)
-        os.kill(apart(host)[0], signal.SIGKILL)
+        self.wait_for(lambda: host.metric("spore_tenant_calls") == 1)
+        [victim] = apart(host)
+        os.kill(victim, signal.SIGKILL)
         self.wait_for(lambda: host.ask("GET", f"/v1/calls/{call}").json()["attempt"] == 2)
         self.assertEqual(host.ask("GET", f"/v1/calls/{call}").json()["problem"]["type"], "urn:spore:problem:process_ended")
 
