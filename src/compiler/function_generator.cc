@@ -12,6 +12,13 @@
 
 namespace spore::compiler {
 
+namespace {
+
+// A switch with fewer cases never becomes a table.
+constexpr uint32_t kTableTargetsMin = 3;
+
+}  // namespace
+
 using wabt::cast;
 using wabt::ExprType;
 using wasm::Builtin;
@@ -245,10 +252,24 @@ void FunctionGenerator::branch_table(const wabt::BrTableExpr& expr) {
   ++counts[expr.default_target.index()];
   for (const wabt::Var& target : expr.targets) ++counts[target.index()];
   for (const auto& [depth, count] : counts) branch_edge(label_at(depth), count);
-  llvm::SwitchInst* choice =
-      b_.CreateSwitch(index, label_at(expr.default_target.index()).block, static_cast<unsigned>(expr.targets.size()));
-  for (uint32_t i = 0; i < expr.targets.size(); ++i)
-    choice->addCase(b_.getInt32(i), label_at(expr.targets[i].index()).block);
+  llvm::BasicBlock* otherwise = label_at(expr.default_target.index()).block;
+  const auto targets = static_cast<uint32_t>(expr.targets.size());
+  llvm::SwitchInst* choice = nullptr;
+  if (targets < kTableTargetsMin) {
+    choice = b_.CreateSwitch(index, otherwise, targets);
+  } else {
+    // The last case stands for all beyond, so that no table is read past its end, whatever the processor predicts.
+    llvm::FunctionType* type = llvm::FunctionType::get(g_.i32_, {g_.i32_, g_.i32_}, false);
+    llvm::InlineAsm* minimum = llvm::InlineAsm::get(type, "cmpl $2, $0\n\tcmoval $2, $0",
+                                                    "=r,0,r,~{flags},~{dirflag},~{fpsr}", /*hasSideEffects=*/false);
+    index = b_.CreateCall(minimum, {index, b_.getInt32(targets)});
+    llvm::BasicBlock* never = new_block();
+    choice = b_.CreateSwitch(index, never, targets + 1);
+    choice->addCase(b_.getInt32(targets), otherwise);
+    go_to(never);
+    b_.CreateUnreachable();
+  }
+  for (uint32_t i = 0; i < targets; ++i) choice->addCase(b_.getInt32(i), label_at(expr.targets[i].index()).block);
   reachable_ = false;
 }
 
@@ -487,15 +508,20 @@ llvm::Value* FunctionGenerator::table_size(uint32_t table) {
   return g_.load_own(g_.i64_, g_.at(g_.layout_.table_descriptors + 32 * int64_t{table} + 8), g_.tag_header_);
 }
 
-// Checks the index; also keeps a mispredicted check from reading past the table.
+// All ones where `value` is less than `limit`, else 0: by arithmetic, which no processor predicts. What a guest must
+// never reach is masked with it behind its check, which a processor may run past before it knows better (Spectre,
+// variant 1).
+llvm::Value* FunctionGenerator::mask_below(llvm::Value* value, llvm::Value* limit) {
+  llvm::FunctionType* type = llvm::FunctionType::get(g_.i64_, {g_.i64_, g_.i64_}, false);
+  llvm::InlineAsm* compare = llvm::InlineAsm::get(type, "cmpq $2, $1\n\tsbbq $0, $0",
+                                                  "=&r,r,re,~{flags},~{dirflag},~{fpsr}", /*hasSideEffects=*/false);
+  return b_.CreateCall(compare, {value, limit});
+}
+
 llvm::Value* FunctionGenerator::table_entry(uint32_t table, llvm::Value* index, TrapKind out_of_bounds) {
   llvm::Value* size = table_size(table);
   trap_if(b_.CreateICmpUGE(index, size), out_of_bounds);
-  llvm::FunctionType* type = llvm::FunctionType::get(g_.i64_, {g_.i64_, g_.i64_}, false);
-  llvm::InlineAsm* in_range = llvm::InlineAsm::get(type, "cmpq $2, $1\n\tsbbq $0, $0",
-                                                   "=&r,r,re,~{flags},~{dirflag},~{fpsr}", /*hasSideEffects=*/false);
-  index = b_.CreateAnd(index, b_.CreateCall(in_range, {index, size}));
-  index = b_.CreateShl(index, 5);
+  index = b_.CreateShl(b_.CreateAnd(index, mask_below(index, size)), 5);
   if (table >= info_.imported_tables)
     return b_.CreateConstGEP1_64(g_.i8_, g_.at(index), static_cast<uint64_t>(g_.layout_.tables[table]));
   llvm::Value* base = g_.load_own(g_.i64_, g_.at(g_.layout_.table_descriptors + 32 * int64_t{table}), g_.tag_header_);
@@ -509,16 +535,19 @@ void FunctionGenerator::call_indirect(uint32_t type, uint32_t table, bool tail) 
     return g_.load_own(g_.i64_, b_.CreateConstGEP1_64(g_.i8_, entry, offset), g_.tag_table_);
   };
   llvm::Value* low = word(8);
-  llvm::Value* same = b_.CreateICmpEQ(low, b_.getInt64(id.low));
-  if (id.high) same = b_.CreateAnd(same, b_.CreateICmpEQ(word(16), b_.getInt64(id.high)));
+  llvm::Value* difference = b_.CreateXor(low, b_.getInt64(id.low));
+  if (id.high) difference = b_.CreateOr(difference, b_.CreateXor(word(16), b_.getInt64(id.high)));
   llvm::BasicBlock* mismatch = new_block();
   llvm::BasicBlock* next = new_block();
-  b_.CreateCondBr(same, next, mismatch, llvm::MDBuilder(g_.context_).createBranchWeights(1 << 20, 1));
+  // Of the mask: behind a branch of the difference itself the optimiser would know it to be 0.
+  llvm::Value* mask = mask_below(difference, b_.getInt64(1));
+  b_.CreateCondBr(b_.CreateICmpNE(mask, b_.getInt64(0)), next, mismatch,
+                  llvm::MDBuilder(g_.context_).createBranchWeights(1 << 20, 1));
   go_to(mismatch);
   b_.CreateCondBr(b_.CreateICmpEQ(low, b_.getInt64(0)), trap_block(TrapKind::kIndirectCallNull),
                   trap_block(TrapKind::kIndirectCallType));
   go_to(next);
-  llvm::Value* code = b_.CreateAdd(word(0), b_.getInt64(wasm::kArenaBase));
+  llvm::Value* code = b_.CreateAdd(b_.CreateAnd(word(0), mask), b_.getInt64(wasm::kArenaBase));
   call(b_.CreateIntToPtr(code, b_.getPtrTy()), info_.types[type], tail);
 }
 
@@ -547,7 +576,9 @@ llvm::Value* FunctionGenerator::address(llvm::Value* index, uint64_t offset, uin
   }
   llvm::Value* start = b_.CreateBinaryIntrinsic(llvm::Intrinsic::uadd_sat, position, b_.getInt64(offset));
   llvm::Value* end = b_.CreateBinaryIntrinsic(llvm::Intrinsic::uadd_sat, start, b_.getInt64(size));
-  trap_if(b_.CreateICmpUGT(end, memory_size(memory)), TrapKind::kMemoryOutOfBounds);
+  llvm::Value* bytes = memory_size(memory);
+  trap_if(b_.CreateICmpUGT(end, bytes), TrapKind::kMemoryOutOfBounds);
+  start = b_.CreateAnd(start, mask_below(start, bytes));
   if (memory == 0) return g_.at(start);
   llvm::Value* base = g_.load_own(g_.i64_, g_.at(g_.layout_.memory_descriptors + 32 * int64_t{memory}), g_.tag_header_);
   return g_.at(b_.CreateAdd(base, start));

@@ -61,6 +61,7 @@ class FunctionGenerator {
   llvm::Value* table_base(uint32_t table);
   llvm::Value* table_size(uint32_t table);
   llvm::Value* table_entry(uint32_t table, llvm::Value* index, wasm::TrapKind out_of_bounds);
+  llvm::Value* mask_below(llvm::Value* value, llvm::Value* limit);
   llvm::Value* global_pointer(uint32_t global);
   void builtin(wasm::Builtin which, std::initializer_list<llvm::Value*> operands);
   llvm::Value* extended(llvm::Value* value);  // to i64, without sign

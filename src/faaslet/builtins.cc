@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/speculation.h"
 #include "faaslet/const_expr.h"
 #include "faaslet/guarded_copy.h"
 
@@ -94,12 +95,13 @@ HostResult Builtins::memory_copy() {
   const Memory from = memory(operand(1));
   const uint64_t destination = operand(2), source = operand(3), count = operand(4);
   if (fits(destination, count, to.size_bytes) && fits(source, count, from.size_bytes)) {
-    std::memmove(to.base + destination, from.base + source, count);
+    std::memmove(to.base + bounded(destination, to.size_bytes), from.base + bounded(source, from.size_bytes), count);
     return HostResult::kDone;
   }
   const bool held = (fits(destination, count, to.size_bytes) || in_window(operand(0), destination, count)) &&
                     (fits(source, count, from.size_bytes) || in_window(operand(1), source, count));
-  if (!held || !guarded_move(to.base + destination, from.base + source, count))
+  if (!held || !guarded_move(to.base + bounded(destination, wasm::kSlotAboveBytes),
+                             from.base + bounded(source, wasm::kSlotAboveBytes), count))
     return trap(TrapKind::kMemoryOutOfBounds);
   return HostResult::kDone;
 }
@@ -109,10 +111,11 @@ HostResult Builtins::memory_fill() {
   const uint64_t destination = operand(1), count = operand(3);
   const auto value = static_cast<uint8_t>(operand(2));
   if (fits(destination, count, to.size_bytes)) {
-    std::memset(to.base + destination, value, count);
+    std::memset(to.base + bounded(destination, to.size_bytes), value, count);
     return HostResult::kDone;
   }
-  if (!in_window(operand(0), destination, count) || !guarded_fill(to.base + destination, value, count))
+  if (!in_window(operand(0), destination, count) ||
+      !guarded_fill(to.base + bounded(destination, wasm::kSlotAboveBytes), value, count))
     return trap(TrapKind::kMemoryOutOfBounds);
   return HostResult::kDone;
 }
@@ -126,8 +129,9 @@ HostResult Builtins::memory_init() {
   const bool windowed = !fits(destination, count, to.size_bytes);
   if ((windowed && !in_window(operand(1), destination, count)) || !fits(source, count, dropped ? 0 : bytes.size()))
     return trap(TrapKind::kMemoryOutOfBounds);
-  if (count != 0 && !windowed) std::memcpy(to.base + destination, bytes.data() + source, count);
-  if (windowed && !guarded_copy(to.base + destination, bytes.data() + source, count))
+  const uint8_t* const data = bytes.data() + bounded(source, bytes.size());
+  if (count != 0 && !windowed) std::memcpy(to.base + bounded(destination, to.size_bytes), data, count);
+  if (windowed && !guarded_copy(to.base + bounded(destination, wasm::kSlotAboveBytes), data, count))
     return trap(TrapKind::kMemoryOutOfBounds);
   return HostResult::kDone;
 }
@@ -135,7 +139,7 @@ HostResult Builtins::memory_init() {
 HostResult Builtins::table_set() {
   const wasm::TableDescriptor& to = table(operand(0));
   if (operand(1) >= to.size) return trap(TrapKind::kTableOutOfBounds);
-  entries(to)[operand(1)] = entry_of(operand(0), operand(2));
+  entries(to)[bounded(operand(1), to.size)] = entry_of(operand(0), operand(2));
   return HostResult::kDone;
 }
 
@@ -143,7 +147,7 @@ HostResult Builtins::table_fill() {
   const wasm::TableDescriptor& to = table(operand(0));
   const uint64_t destination = operand(1), count = operand(3);
   if (!fits(destination, count, to.size)) return trap(TrapKind::kTableOutOfBounds);
-  std::fill_n(entries(to) + destination, count, entry_of(operand(0), operand(2)));
+  std::fill_n(entries(to) + bounded(destination, to.size), count, entry_of(operand(0), operand(2)));
   return HostResult::kDone;
 }
 
@@ -152,7 +156,8 @@ HostResult Builtins::table_copy() {
   const wasm::TableDescriptor& from = table(operand(1));
   const uint64_t destination = operand(2), source = operand(3), count = operand(4);
   if (!fits(destination, count, to.size) || !fits(source, count, from.size)) return trap(TrapKind::kTableOutOfBounds);
-  std::memmove(entries(to) + destination, entries(from) + source, count * sizeof(wasm::TableEntry));
+  std::memmove(entries(to) + bounded(destination, to.size), entries(from) + bounded(source, from.size),
+               count * sizeof(wasm::TableEntry));
   return HostResult::kDone;
 }
 
@@ -166,9 +171,9 @@ HostResult Builtins::table_init() {
     return trap(TrapKind::kTableOutOfBounds);
   for (uint64_t i = 0; i < count; ++i) {
     const wasm::Cell value = evaluate(
-        elements[source + i], [&](uint32_t global) { return f_.constant_global(global); },
+        elements[bounded(source + i, elements.size())], [&](uint32_t global) { return f_.constant_global(global); },
         [&](uint32_t function) { return f_.object().reference(function); });
-    entries(to)[destination + i] = entry_of(operand(1), value.low);
+    entries(to)[bounded(destination + i, to.size)] = entry_of(operand(1), value.low);
   }
   return HostResult::kDone;
 }
@@ -188,7 +193,7 @@ HostResult Builtins::atomic_wait(uint64_t size_bytes) {
   bool readable = true;
   const auto as_expected = [&] {
     uint64_t value = 0;
-    readable = guarded_copy(&value, at.base + address, size_bytes);
+    readable = guarded_copy(&value, at.base + bounded(address, wasm::kSlotAboveBytes), size_bytes);
     return readable && value == expected;
   };
   if (!f_.atomic_wait_deadline_) {

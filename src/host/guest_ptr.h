@@ -18,6 +18,7 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/speculation.h"
 #include "faaslet/faaslet.h"
 #include "faaslet/guarded_copy.h"
 
@@ -70,7 +71,7 @@ class GuestPtr {
   // to.size() elements.
   [[nodiscard]] bool copy_in(const GuestMemory& memory, std::span<T> to) const {
     const auto bytes = range_bytes(memory, to.size());
-    return bytes && (*bytes == 0 || faaslet::guarded_copy(to.data(), memory.base_ + address_, *bytes));
+    return bytes && (*bytes == 0 || faaslet::guarded_copy(to.data(), memory.base_ + offset(), *bytes));
   }
 
   [[nodiscard]] bool copy_out(const GuestMemory& memory, const T& value) const {
@@ -78,14 +79,14 @@ class GuestPtr {
   }
   [[nodiscard]] bool copy_out(const GuestMemory& memory, std::span<const T> from) const {
     const auto bytes = range_bytes(memory, from.size());
-    return bytes && (*bytes == 0 || faaslet::guarded_copy(memory.base_ + address_, from.data(), *bytes));
+    return bytes && (*bytes == 0 || faaslet::guarded_copy(memory.base_ + offset(), from.data(), *bytes));
   }
 
   // `count` elements as a buffer for a system call, which finds a page that is not there by itself (EFAULT).
   [[nodiscard]] std::optional<iovec> range(const GuestMemory& memory, uint64_t count) const {
     const auto bytes = range_bytes(memory, count);
     if (!bytes) return std::nullopt;
-    return iovec{memory.base_ + address_, *bytes};
+    return iovec{memory.base_ + offset(), *bytes};
   }
 
  private:
@@ -93,6 +94,9 @@ class GuestPtr {
     if (count > UINT32_MAX || !memory.holds(address_, count * sizeof(T))) return std::nullopt;
     return count * sizeof(T);
   }
+
+  // Of an address that has been checked; also where a processor runs ahead of that, it stays in the guest's slot.
+  uint64_t offset() const { return bounded(address_, wasm::kSlotAboveBytes); }
 
   uint64_t address_ = 0;  // wider than the guest's, so that at() does not wrap
 };
