@@ -6,6 +6,7 @@
 //   bench compute: scalar=A simd=B v8=C
 // A and B: geometric mean over the kernels of Spore's time / the time of plain clang-19 -O3, for scalar
 // and for SIMD modules. C: of Spore's time / V8's on the same modules, both kinds.
+// Before it what spectre_hardening costs, on the scalar modules.
 // With --cpu-time these are of CPU time, which says more on a machine that others use at the same time.
 // Ends with 1 where a checksum differs, whatever the times are.
 #include <algorithm>
@@ -20,8 +21,8 @@
 namespace spore::bench {
 namespace {
 
-enum Who { kNative, kNativeV3, kSporeScalar, kSporeSimd, kV8Scalar, kV8Simd, kWhoCount };
-constexpr const char* kNames[kWhoCount] = {"native", "native v3", "scalar", "simd", "v8 scalar", "v8 simd"};
+enum Who { kNative, kNativeV3, kSporeScalar, kSporeSimd, kSporeHardened, kV8Scalar, kV8Simd, kWhoCount };
+constexpr const char* kNames[kWhoCount] = {"native", "native v3", "scalar", "simd", "hardened", "v8 scalar", "v8 simd"};
 
 struct Arguments {
   size_t rounds = 11;
@@ -76,6 +77,7 @@ Result<bool> measure(const Arguments& arguments) {
   ASSIGN_OR_RETURN(contenders[kNative], make_native(kernels, ".native.so"));
   ASSIGN_OR_RETURN(contenders[kSporeScalar], make_spore(*arena, seat, kernels, ".scalar.wasm"));
   ASSIGN_OR_RETURN(contenders[kSporeSimd], make_spore(*arena, seat, kernels, ".simd.wasm"));
+  ASSIGN_OR_RETURN(contenders[kSporeHardened], make_spore(*arena, seat, kernels, ".scalar.wasm", /*hardened=*/true));
   ASSIGN_OR_RETURN(contenders[kV8Scalar], make_v8(kernels, ".scalar.wasm", BENCH_COMPUTE_V8));
   ASSIGN_OR_RETURN(contenders[kV8Simd], make_v8(kernels, ".simd.wasm", BENCH_COMPUTE_V8));
 
@@ -107,8 +109,8 @@ Result<bool> measure(const Arguments& arguments) {
 
   std::printf("%-15s", arguments.cpu_time ? "median CPU ms" : "median ms");
   for (const char* name : kNames) std::printf(" %24s", name);
-  std::printf(" | scalar/native simd/native scalar/v3 simd/v3 scalar/v8 simd/v8\n");
-  std::vector<double> scalar, simd, scalar_v3, simd_v3, scalar_v8, simd_v8;
+  std::printf(" | scalar/native simd/native scalar/v3 simd/v3 scalar/v8 simd/v8 hardened/scalar\n");
+  std::vector<double> scalar, simd, scalar_v3, simd_v3, scalar_v8, simd_v8, hardened;
   double confidence = 1;
   for (size_t kernel = 0; kernel < count; ++kernel) {
     Median median[kWhoCount];
@@ -122,10 +124,11 @@ Result<bool> measure(const Arguments& arguments) {
     simd.push_back(median[kSporeSimd].value / median[kNative].value);
     scalar_v3.push_back(median[kSporeScalar].value / median[kNativeV3].value);
     simd_v3.push_back(median[kSporeSimd].value / median[kNativeV3].value);
+    hardened.push_back(median[kSporeHardened].value / median[kSporeScalar].value);
     scalar_v8.push_back(median[kSporeScalar].value / median[kV8Scalar].value);
     simd_v8.push_back(median[kSporeSimd].value / median[kV8Simd].value);
-    std::printf(" | %13.2f %11.2f %9.2f %7.2f %9.2f %7.2f\n", scalar.back(), simd.back(), scalar_v3.back(),
-                simd_v3.back(), scalar_v8.back(), simd_v8.back());
+    std::printf(" | %13.2f %11.2f %9.2f %7.2f %9.2f %7.2f %15.2f\n", scalar.back(), simd.back(), scalar_v3.back(),
+                simd_v3.back(), scalar_v8.back(), simd_v8.back(), hardened.back());
   }
   std::vector<double> both_v8 = scalar_v8;
   both_v8.insert(both_v8.end(), simd_v8.begin(), simd_v8.end());
@@ -138,6 +141,8 @@ Result<bool> measure(const Arguments& arguments) {
               geometric_mean(simd_v3));
   std::printf("against V8 without its baseline compiler: scalar %.3f, SIMD %.3f\n", geometric_mean(scalar_v8),
               geometric_mean(simd_v8));
+  std::printf("spectre_hardening against the same without: scalar %.3f, at most %.3f\n", geometric_mean(hardened),
+              *std::max_element(hardened.begin(), hardened.end()));
   std::printf("checksums: %s\n", equal ? "equal everywhere" : "DIFFERENT, see above");
   std::printf("bench compute: scalar=%.3f simd=%.3f v8=%.3f\n", geometric_mean(scalar), geometric_mean(simd),
               geometric_mean(both_v8));

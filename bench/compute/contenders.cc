@@ -73,13 +73,14 @@ class Native : public Contender {
 class Spore : public Contender {
  public:
   static Result<std::unique_ptr<Contender>> make(faaslet::CodeArena& arena, faaslet::Seat& seat, const Kernels& kernels,
-                                                 const std::string& suffix) {
+                                                 const std::string& suffix, bool hardened) {
     auto spore = std::unique_ptr<Spore>(new Spore(seat));
     ASSIGN_OR_RETURN(const auto level, wasm::cpu_level_of_this_machine());
     for (size_t kernel = 0; kernel < kernels.names.size(); ++kernel) {
       const std::string file = kernels.file(kernel, suffix);
       ASSIGN_OR_RETURN(const Bytes bytes, read_file(file));
-      auto object = compiler::compile(bytes, {.tier = wasm::Tier::kOptimised, .cpu_level = level});
+      auto object =
+          compiler::compile(bytes, {.tier = wasm::Tier::kOptimised, .cpu_level = level, .hardened = hardened});
       if (!object) return std::unexpected(std::move(object).error().within(file));
       ASSIGN_OR_RETURN(auto loaded, arena.load(std::move(*object)));
       const wasm::Export* run = loaded->module().find_export("run", wasm::ExternalKind::kFunction);
@@ -190,8 +191,8 @@ Result<std::unique_ptr<Contender>> make_native(const Kernels& kernels, const std
 }
 
 Result<std::unique_ptr<Contender>> make_spore(faaslet::CodeArena& arena, faaslet::Seat& seat, const Kernels& kernels,
-                                              const std::string& suffix) {
-  return Spore::make(arena, seat, kernels, suffix);
+                                              const std::string& suffix, bool hardened) {
+  return Spore::make(arena, seat, kernels, suffix, hardened);
 }
 
 Result<std::unique_ptr<Contender>> make_v8(const Kernels& kernels, const std::string& suffix,

@@ -28,9 +28,10 @@ struct Kernels {
 };
 
 Result<std::unique_ptr<Contender>> make_native(const Kernels& kernels, const std::string& suffix);
-// Optimised tier, this machine's CPU level. Runs on the thread of `seat`; the arena and the seat outlive it.
+// Optimised tier, this machine's CPU level, `hardened` as wasm::Object. Runs on the thread of `seat`; the arena and the
+// seat outlive it.
 Result<std::unique_ptr<Contender>> make_spore(faaslet::CodeArena& arena, faaslet::Seat& seat, const Kernels& kernels,
-                                              const std::string& suffix);
+                                              const std::string& suffix, bool hardened = false);
 // `script` is v8.mjs; node comes from PATH. One process for all kernels and for each suffix.
 Result<std::unique_ptr<Contender>> make_v8(const Kernels& kernels, const std::string& suffix,
                                            const std::string& script);

@@ -33,6 +33,7 @@ struct PublishArguments {
   std::string push, isolation;
   std::vector<std::string> env, args, mounts, require, allow;
   bool internet = false;
+  std::optional<bool> spectre_hardening;
 };
 
 // "NAME=VALUE" of a flag into the map that is that field of a configuration.
@@ -61,6 +62,7 @@ Result<json> config_change(json change, const PublishArguments& arguments) {
   if (!arguments.require.empty()) change["require"] = arguments.require;
   if (!arguments.push.empty()) change["push"] = arguments.push;
   if (!arguments.isolation.empty()) change["isolation"] = arguments.isolation;
+  if (arguments.spectre_hardening) change["spectre_hardening"] = *arguments.spectre_hardening;
   for (const auto& text : arguments.env) TRY(put_pair(change, "env", "--env must be written NAME=VALUE", text));
   for (const auto& text : arguments.mounts)
     TRY(put_pair(change, "mounts", "--mount must be written PATH=files:DIRECTORY or PATH=host:NAME", text));
@@ -388,6 +390,9 @@ void add_client(CLI::App& app, int& exit_code) {
       ->add_option("--isolation", publishing->isolation,
                    "process: its calls run in a process of its tenant's own (docs/isolation.md)")
       ->check(CLI::IsMember({"shared", "process"}));
+  command->add_option("--spectre-hardening", publishing->spectre_hardening,
+                      "true: its code is compiled so that mispredicted branches leak nothing of its memory "
+                      "(docs/isolation.md)");
   command
       ->add_option(
           "--push", publishing->push,

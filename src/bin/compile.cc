@@ -18,6 +18,7 @@ struct Arguments {
   std::string file;
   std::string tier = "optimised";
   std::string cache;
+  bool spectre_hardening = false;
 };
 
 Result<void> compile(const Arguments& arguments) {
@@ -30,7 +31,8 @@ Result<void> compile(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const auto cpu_level, wasm::cpu_level_of_this_machine());
   const compiler::Options options{.tier = arguments.tier == "fast" ? wasm::Tier::kFast : wasm::Tier::kOptimised,
                                   .cpu_level = cpu_level,
-                                  .threads = std::max(1u, std::thread::hardware_concurrency())};
+                                  .threads = std::max(1u, std::thread::hardware_concurrency()),
+                                  .hardened = arguments.spectre_hardening};
   const auto begin = std::chrono::steady_clock::now();
   auto object = [&] {
     ProgressLine line("compiling " + arguments.file);
@@ -53,6 +55,8 @@ void add_compile(CLI::App& app, int& exit_code) {
   command->add_option("--tier", arguments->tier, "fast or optimised")
       ->check(CLI::IsMember({"fast", "optimised"}))
       ->capture_default_str();
+  command->add_flag("--spectre-hardening", arguments->spectre_hardening,
+                    "As for functions that set spectre_hardening (docs/isolation.md)");
   command->add_option("--cache", arguments->cache, "Cache directory (default: $XDG_CACHE_HOME/spore or ~/.cache/spore)")
       ->envname("SPORE_CACHE");
   command->callback([arguments, &exit_code] {

@@ -41,6 +41,8 @@ class Reader {
         ASSIGN_OR_RETURN(out.config[name == "local_max" ? "local_bytes_max" : name + "_bytes"], size(name, node));
       } else if (name == "push" || name == "isolation") {
         ASSIGN_OR_RETURN(out.config[name], text(name, node));
+      } else if (name == "spectre_hardening") {
+        ASSIGN_OR_RETURN(out.config[name], flag(name, node));
       } else if (name == "args" || name == "require") {
         ASSIGN_OR_RETURN(out.config[name], texts(name, node));
       } else if (name == "network") {
@@ -51,8 +53,8 @@ class Reader {
         return wrong(key.source(),
                      "there is no key \"" + name +
                          "\"; there are name, module, source, timeout_ms, memory_max, output_max, local_max, "
-                         "local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, isolation, push, "
-                         "args, env and mounts");
+                         "local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, isolation, "
+                         "spectre_hardening, push, network, args, env and mounts");
       }
     }
     return out;
@@ -66,9 +68,7 @@ class Reader {
     for (const auto& [key, value] : *table) {
       const std::string name(key.str());
       if (name == "internet") {
-        const auto flag = value.value_exact<bool>();
-        if (!flag) return wrong(value.source(), "network.internet must be true or false");
-        out[name] = *flag;
+        ASSIGN_OR_RETURN(out[name], flag("network.internet", value));
       } else if (name == "allow") {
         ASSIGN_OR_RETURN(out[name], texts("network.allow", value));
       } else if (name == "egress_bits" || name == "ingress_bits" || name == "sockets_max") {
@@ -83,6 +83,11 @@ class Reader {
   Result<std::string> text(const std::string& name, const toml::node& node) const {
     const auto value = node.value_exact<std::string>();
     if (!value) return wrong(node.source(), name + " must be a string");
+    return *value;
+  }
+  Result<bool> flag(const std::string& name, const toml::node& node) const {
+    const auto value = node.value_exact<bool>();
+    if (!value) return wrong(node.source(), name + " must be true or false");
     return *value;
   }
   Result<uint64_t> number(const std::string& name, const toml::node& node) const {

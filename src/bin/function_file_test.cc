@@ -70,7 +70,7 @@ TEST_F(FunctionFileTest, RefusalsNameFileLineAndKey) {
   EXPECT_EQ(refusal("\ntimeout = 3"),
             "f.toml:2:1: there is no key \"timeout\"; there are name, module, source, timeout_ms, memory_max, "
             "output_max, local_max, local_files_max, concurrency_max, cpu_ms, cpu_weight, cpu_percent, require, "
-            "isolation, push, args, env and mounts");
+            "isolation, spectre_hardening, push, network, args, env and mounts");
   EXPECT_EQ(refusal("timeout_ms = \"3\""), "f.toml:1:14: timeout_ms must be a whole number that is not negative");
   EXPECT_EQ(refusal("timeout_ms = -3"), "f.toml:1:14: timeout_ms must be a whole number that is not negative");
   EXPECT_EQ(refusal("memory_max = \"much\""),

@@ -30,6 +30,7 @@ struct RunOptions {
   std::vector<std::string> directories;
   std::vector<std::string> environment;
   std::string tier;
+  bool spectre_hardening = false;
   std::string network;      // "none", "host"; empty: none
   uint64_t timeout_ms = 0;  // 0: none
   std::string file;
@@ -58,11 +59,13 @@ Result<std::string> parse_variable(const std::string& text) {
 }
 
 // The best that is in the cache; where nothing is, what is compiled soon enough.
-Result<wasm::Object> find_object(const functions::ObjectCache& objects, ByteSpan wasm, const std::string& tier) {
+Result<wasm::Object> find_object(const functions::ObjectCache& objects, ByteSpan wasm, const std::string& tier,
+                                 bool hardened) {
   compiler::Options options;
   ASSIGN_OR_RETURN(options.cpu_level, wasm::cpu_level_of_this_machine());
   options.threads = std::max(1u, std::thread::hardware_concurrency());
   options.tier = wasm::Tier::kOptimised;
+  options.hardened = hardened;
   if (tier == "fast") options.tier = wasm::Tier::kFast;
   if (tier.empty() && wasm.size() > kOptimisedAtOnceBytesMax) {
     ASSIGN_OR_RETURN(auto found, objects.find(sha256(wasm), options));
@@ -119,7 +122,7 @@ Result<int> run_module(const RunOptions& options) {
 
   ASSIGN_OR_RETURN(const Bytes wasm, read_file(module, kModuleBytesMax));
   TRY(check_is_module(module, wasm));
-  ASSIGN_OR_RETURN(auto object, find_object(cache->objects(), wasm, options.tier));
+  ASSIGN_OR_RETURN(auto object, find_object(cache->objects(), wasm, options.tier, options.spectre_hardening));
   ASSIGN_OR_RETURN(const auto loaded, arena->load(std::move(object)));
   ASSIGN_OR_RETURN(const auto links, host::link(loaded->module()));
   ASSIGN_OR_RETURN(const auto entry, host::find_entry(loaded->module()));
@@ -181,6 +184,8 @@ void add_run(CLI::App& app, int& exit_code) {
       ->type_name("MS");
   run->add_option("--tier", options->tier, "Compile with this tier; default: the best that is cached, or is ready soon")
       ->check(CLI::IsMember({"fast", "optimised"}));
+  run->add_flag("--spectre-hardening", options->spectre_hardening,
+                "As for functions that set spectre_hardening (docs/isolation.md)");
   run->add_option("--network", options->network,
                   "none: the program has no network (default); host: it has this machine's, all of it")
       ->check(CLI::IsMember({"none", "host"}));

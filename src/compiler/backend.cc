@@ -4,6 +4,7 @@
 #include <llvm/IR/LegacyPassManager.h>
 #include <llvm/MC/TargetRegistry.h>
 #include <llvm/Passes/PassBuilder.h>
+#include <llvm/Support/CommandLine.h>
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Target/TargetMachine.h>
@@ -27,6 +28,11 @@ std::unique_ptr<llvm::TargetMachine> target_machine(const Options& options) {
     LLVMInitializeX86AsmPrinter();
     LLVMInitializeX86AsmParser();
     LLVMInitializeX86Disassembler();
+    // Hardened code stops at calls and returns until it is known whether they were predicted well. LLVM's other way
+    // carries that knowledge in the stack pointer, where code that can be captured may have no value (code_check.h).
+    llvm::cl::Option* const fences = llvm::cl::getRegisteredOptions().lookup("x86-slh-fence-call-and-ret");
+    CHECK(fences);
+    static_cast<llvm::cl::opt<bool>*>(fences)->setValue(true);
   });
   std::string error;
   const llvm::Target* target = llvm::TargetRegistry::lookupTarget(kTriple, error);

@@ -6,7 +6,7 @@ namespace spore::compiler {
 namespace {
 
 // The request as numbers, in a fixed order.
-constexpr size_t kArguments = 9;
+constexpr size_t kArguments = 10;
 
 }  // namespace
 
@@ -15,6 +15,7 @@ std::vector<std::string> to_arguments(const ChildRequest& request) {
                                        static_cast<uint64_t>(request.options.cpu_level),
                                        request.options.threads,
                                        request.options.cross_instance,
+                                       request.options.hardened,
                                        request.options.proposals,
                                        request.memory_bytes_max,
                                        request.cpu_seconds_max,
@@ -38,17 +39,18 @@ Result<ChildRequest> parse_arguments(std::span<const char* const> arguments) {
   if (values[0] > 1) return fail(ErrorCode::kInvalidArgument, "no such tier");
   if (values[1] != 2 && values[1] != 3) return fail(ErrorCode::kInvalidArgument, "no such CPU level");
   if (values[2] < 1 || values[2] > kThreadsMax) return fail(ErrorCode::kInvalidArgument, "too many threads, or none");
-  if (values[4] > kAllProposals) return fail(ErrorCode::kInvalidArgument, "no such proposals");
+  if (values[5] > kAllProposals) return fail(ErrorCode::kInvalidArgument, "no such proposals");
   ChildRequest out;
   out.options.tier = static_cast<wasm::Tier>(values[0]);
   out.options.cpu_level = static_cast<wasm::CpuLevel>(values[1]);
   out.options.threads = static_cast<unsigned>(values[2]);
   out.options.cross_instance = values[3] != 0;
-  out.options.proposals = static_cast<uint32_t>(values[4]);
-  out.memory_bytes_max = values[5];
-  out.cpu_seconds_max = values[6];
-  out.output_bytes_max = values[7];
-  out.parent_pid = static_cast<int64_t>(values[8]);
+  out.options.hardened = values[4] != 0;
+  out.options.proposals = static_cast<uint32_t>(values[5]);
+  out.memory_bytes_max = values[6];
+  out.cpu_seconds_max = values[7];
+  out.output_bytes_max = values[8];
+  out.parent_pid = static_cast<int64_t>(values[9]);
   return out;
 }
 

@@ -270,6 +270,7 @@ TEST(ChildProtocol, ArgumentsComeThroughAndBadOnesAreRefused) {
                        .output_bytes_max = 6,
                        .parent_pid = 7};
   request.options.cross_instance = true;
+  request.options.hardened = true;
   request.options.proposals = kTailCalls | kThreads;
   const auto strings = to_arguments(request);
   std::vector<const char*> arguments;

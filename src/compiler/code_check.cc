@@ -162,8 +162,36 @@ class Checker {
         rodata_pointers.insert(decoded.instruction.getOperand(0).getReg());
       body.push_back(std::move(decoded));
     }
+    if (object_.hardened) add_hardened(body, rodata_pointers);
     for (const Decoded& decoded : body) TRY(check_instruction(begin, decoded, rodata_pointers, code_end));
     return {};
+  }
+
+  // Hardening ors a pointer with a mask before it is used: to those that the function sets, adds what moves, ors and
+  // spills make of them.
+  void add_hardened(const std::vector<Decoded>& body, std::set<unsigned>& pointers) {
+    std::set<int64_t> spilled;  // by their distance from rsp
+    for (bool grows = !pointers.empty(); grows;) {
+      const size_t before = pointers.size() + spilled.size();
+      for (const Decoded& decoded : body) {
+        const std::string_view name = instructions_->getName(decoded.instruction.getOpcode());
+        const auto stack_slot = [&](unsigned memory) -> std::optional<int64_t> {
+          const llvm::MCOperand& distance = decoded.instruction.getOperand(memory + 3);
+          if (operand(decoded, memory) != rsp_ || operand(decoded, memory + 2) != 0 || !distance.isImm()) return {};
+          return distance.getImm();
+        };
+        const auto holds = [&](unsigned index) { return pointers.contains(operand(decoded, index)); };
+        if (name.starts_with("MOV64rr") && holds(1)) pointers.insert(operand(decoded, 0));
+        if (name.starts_with("OR64rr") && (holds(1) || holds(2))) pointers.insert(operand(decoded, 0));
+        if (name == "MOV64mr" && holds(kMemoryOperands))
+          if (const auto slot = stack_slot(0)) spilled.insert(*slot);
+        if (name == "MOV64rm")
+          if (const auto slot = stack_slot(1); slot && spilled.contains(*slot)) pointers.insert(operand(decoded, 0));
+        if (name == "OR64rm" && (holds(1) || spilled.contains(stack_slot(2).value_or(INT64_MIN))))
+          pointers.insert(operand(decoded, 0));
+      }
+      grows = pointers.size() + spilled.size() > before;
+    }
   }
 
   unsigned operand(const Decoded& decoded, unsigned index) const {

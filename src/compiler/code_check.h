@@ -10,6 +10,7 @@
 //  5. no address of the stack becomes a value: nothing copies, stores or does arithmetic on rsp but rsp's own
 //     adjustments (and the probe of a large frame, in r11); the stack is never realigned;
 //  6. GS.base is never read.
+// Where an object is hardened, read-only data is also reached through what moves and ors make of its address.
 // In the fast tier memory may also be reached through a register: 4 to 6 do not hold there.
 #pragma once
 

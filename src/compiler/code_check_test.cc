@@ -27,6 +27,7 @@ struct Violation {
   std::initializer_list<int> code;
   const char* rule;  // null: allowed
   wasm::Tier tier = wasm::Tier::kOptimised;
+  bool hardened = false;
 };
 
 const Violation kViolations[] = {
@@ -66,11 +67,41 @@ const Violation kViolations[] = {
     {"rdgsbase rax in the fast tier", {0xf3, 0x48, 0x0f, 0xae, 0xc8}, nullptr, wasm::Tier::kFast},
     {"syscall in the fast tier", {0x0f, 0x05}, "rule 1", wasm::Tier::kFast},
     {"fs:[0] in the fast tier", {0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0}, "rule 3", wasm::Tier::kFast},
+    {"lea rcx, [rip+16]; or rcx, rax; mov rax, [rcx]",
+     {0x48, 0x8d, 0x0d, 0x10, 0, 0, 0, 0x48, 0x09, 0xc1, 0x48, 0x8b, 0x01},
+     nullptr,
+     wasm::Tier::kOptimised,
+     true},
+    {"lea rdx, [rip+16]; mov rcx, rdx; or rcx, rax; spilled; mov rax, [rsi]",
+     {0x48, 0x8d, 0x15, 0x10, 0,    0,    0,    0x48, 0x89, 0xd1, 0x48, 0x09, 0xc1,
+      0x48, 0x89, 0x4c, 0x24, 0x08, 0x48, 0x8b, 0x74, 0x24, 0x08, 0x48, 0x8b, 0x06},
+     nullptr,
+     wasm::Tier::kOptimised,
+     true},
+    {"the same, but from another place of the stack",
+     {0x48, 0x8d, 0x15, 0x10, 0,    0,    0,    0x48, 0x89, 0xd1, 0x48, 0x09, 0xc1,
+      0x48, 0x89, 0x4c, 0x24, 0x08, 0x48, 0x8b, 0x74, 0x24, 0x10, 0x48, 0x8b, 0x06},
+     "rule 4",
+     wasm::Tier::kOptimised,
+     true},
+    {"mov rcx, rdx; or rcx, rax; mov rax, [rcx], hardened",
+     {0x48, 0x89, 0xd1, 0x48, 0x09, 0xc1, 0x48, 0x8b, 0x01},
+     "rule 4",
+     wasm::Tier::kOptimised,
+     true},
+    {"lea rcx, [rip+16]; or rcx, rax; mov [rcx], rax",
+     {0x48, 0x8d, 0x0d, 0x10, 0, 0, 0, 0x48, 0x09, 0xc1, 0x48, 0x89, 0x01},
+     "rule 4",
+     wasm::Tier::kOptimised,
+     true},
+    {"mov rbx, rsp, hardened", {0x48, 0x89, 0xe3}, "rule 5", wasm::Tier::kOptimised, true},
 };
 
 TEST(CodeCheck, FindsEachPlantedViolation) {
   for (const Violation& violation : kViolations) {
-    const auto result = check_code(object_of(violation.code, violation.tier));
+    wasm::Object object = object_of(violation.code, violation.tier);
+    object.hardened = violation.hardened;
+    const auto result = check_code(object);
     if (!violation.rule) {
       EXPECT_TRUE(result.has_value()) << violation.what << ": " << (result ? "" : result.error().message);
       continue;

@@ -114,6 +114,7 @@ Result<wasm::Object> compile(ByteSpan wasm, const Options& options, const Progre
   object.tier = options.tier;
   object.cpu_level = options.cpu_level;
   object.cross_instance = options.cross_instance;
+  object.hardened = options.hardened;
   object.module_digest = sha256(wasm);
   object.module = decoded.info;
   TRY(link(emitted, object));

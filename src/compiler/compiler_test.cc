@@ -172,5 +172,57 @@ TEST_P(Semantics, ManyParametersAndResultsTravel) {
   EXPECT_EQ(run(text, {}), static_cast<uint64_t>(59 * 60 / 2 * 101));
 }
 
+// ---- what a processor does while it runs ahead ----------------------------------------------------------------------
+
+// The machine code of a module's only function.
+Bytes code_of(const std::string& body, bool hardened = false) {
+  const auto object =
+      compile(wasm_from_text("(module (memory i64 1 2) (table 4 funcref) (type $t (func))" + body + ")"),
+              {.hardened = hardened});
+  if (!object) ADD_FAILURE() << object.error().message;
+  const auto begin = object->code.begin() + (object->functions.back() - wasm::kStubPageBytes);
+  return {begin, std::find(begin, object->code.end(), 0xcc)};  // what is behind it
+}
+
+bool has(const Bytes& code, std::initializer_list<uint8_t> bytes) { return !std::ranges::search(code, bytes).empty(); }
+// How often cmp is directly followed by sbb of a register of 64 bits with itself.
+int masks_in(const Bytes& code) {
+  int count = 0;
+  for (size_t i = 4; i + 3 <= code.size(); ++i) {
+    const bool masks = (code[i] == 0x48 || code[i] == 0x4d) && code[i + 1] == 0x19 && code[i + 2] >= 0xc0 &&
+                       (code[i + 2] - 0xc0) % 9 == 0;
+    const bool compares = code[i - 2] == 0x39 || (code[i - 3] == 0x83 && code[i - 2] >= 0xf8);
+    count += masks && compares;
+  }
+  return count;
+}
+
+constexpr const char* kTableJump = R"((func (param i32 i32 i32) (result i32)
+  (block (block (block (block (block (br_table 0 1 2 3 2 1 4 (local.get 0)))
+    (return (i32.mul (local.get 1) (local.get 2)))) (return (i32.add (local.get 1) (local.get 2))))
+    (return (i32.sub (local.get 1) (local.get 2)))) (return (i32.xor (local.get 1) (local.get 2)))) (i32.const 5)))";
+
+TEST(Speculation, NoTableOfJumpsIsReadPastItsEnd) {
+  const Bytes code = code_of(kTableJump);
+  EXPECT_TRUE(has(code, {0xff, 0xe0}) || has(code, {0xff, 0xe1}) || has(code, {0xff, 0xe2})) << "a jump by a register";
+  EXPECT_TRUE(has(code, {0x0f, 0x47})) << "bounded by cmova";
+  EXPECT_FALSE(has(code, {0x77})) << "not by ja, which is predicted";
+}
+
+TEST(Speculation, NothingIsCalledOrReadThatACheckWouldRefuse) {
+  EXPECT_EQ(masks_in(code_of("(func (param i32) (call_indirect (type $t) (local.get 0)))")), 2) << "of index and type";
+  EXPECT_EQ(masks_in(code_of("(func (param i32) (result funcref) (table.get 0 (local.get 0)))")), 1) << "of the index";
+  EXPECT_EQ(masks_in(code_of("(func (param i64) (result i64) (i64.load (local.get 0)))")), 1) << "of memory64";
+  EXPECT_EQ(masks_in(code_of("(func (param i64) (i64.store (local.get 0) (local.get 0)))")), 1) << "of memory64";
+}
+
+TEST(Speculation, HardenedCodeStopsAtCallsAndHasNoTables) {
+  const char* const calls = "(func $f (param i64) (result i64) (i64.load (call $f (i64.load (local.get 0)))))";
+  EXPECT_FALSE(has(code_of(calls), {0x0f, 0xae, 0xe8}));
+  EXPECT_TRUE(has(code_of(calls, true), {0x0f, 0xae, 0xe8})) << "lfence";
+  const Bytes code = code_of(kTableJump, true);
+  EXPECT_FALSE(has(code, {0xff, 0xe0}) || has(code, {0xff, 0xe1}) || has(code, {0xff, 0xe2}));
+}
+
 }  // namespace
 }  // namespace spore::compiler

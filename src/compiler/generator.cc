@@ -102,6 +102,10 @@ llvm::Function* Generator::define(llvm::FunctionType* type, const std::string& n
   function->addFnAttr("no-realign-stack");
   function->addFnAttr("frame-pointer", "none");
   function->addFnAttr("probe-stack", "inline-asm");
+  if (options_.hardened) {
+    function->addFnAttr(llvm::Attribute::SpeculativeLoadHardening);
+    function->addFnAttr("no-jump-tables", "true");  // a jump through one would be hardened as a load of its own
+  }
   function->setAlignment(llvm::Align(16));
   return function;
 }

@@ -10,7 +10,7 @@
 namespace spore::compiler {
 
 // Changes whenever the same module may give other code. Part of the key under which objects are cached.
-constexpr uint32_t kCompilerVersion = 4;
+constexpr uint32_t kCompilerVersion = 5;
 
 // What a module may use beyond the core specification: bits of Options::proposals.
 enum Proposal : uint32_t {
@@ -29,6 +29,7 @@ struct Options {
   wasm::CpuLevel cpu_level = wasm::CpuLevel::kV2;
   unsigned threads = 1;         // does not change a single byte of the object
   bool cross_instance = false;  // see wasm::Object
+  bool hardened = false;        // see wasm::Object
   uint32_t proposals = kAllProposals;
 };
 

@@ -344,30 +344,34 @@ std::string text_of(const Guest& guest) { return std::string(kImports) + std::st
 struct Case {
   Guest guest;
   wasm::CpuLevel level;
+  bool hardened = false;
+
+  std::string name() const {
+    return std::string(guest.name) + (level == wasm::CpuLevel::kV2 ? "V2" : "V3") + (hardened ? "Hardened" : "");
+  }
 };
 
-void PrintTo(const Case& shown, std::ostream* out) {
-  *out << shown.guest.name << " at " << wasm::to_string(shown.level);
-}
+void PrintTo(const Case& shown, std::ostream* out) { *out << shown.name(); }
 
 std::vector<Case> cases() {
   const auto best = wasm::cpu_level_of_this_machine();
   std::vector<Case> all;
   for (const Guest& guest : kGuests)
     for (const wasm::CpuLevel level : {wasm::CpuLevel::kV2, wasm::CpuLevel::kV3})
-      if (best && level <= *best) all.push_back({guest, level});
+      for (const bool hardened : {false, true})
+        if (best && level <= *best) all.push_back({guest, level, hardened});
   return all;
 }
 
 class Migrate : public ::testing::TestWithParam<Case> {};
-INSTANTIATE_TEST_SUITE_P(Guests, Migrate, ::testing::ValuesIn(cases()), [](const auto& info) {
-  return std::string(info.param.guest.name) + (info.param.level == wasm::CpuLevel::kV2 ? "V2" : "V3");
-});
+INSTANTIATE_TEST_SUITE_P(Guests, Migrate, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name(); });
 
 TEST_P(Migrate, AtEveryHostCallChangesNothing) {
   const Guest& guest = GetParam().guest;
   const std::string text = text_of(guest);
-  const auto ready = testing::prepare(text, {.tier = wasm::Tier::kOptimised, .cpu_level = GetParam().level});
+  const auto ready = testing::prepare(
+      text, {.tier = wasm::Tier::kOptimised, .cpu_level = GetParam().level, .hardened = GetParam().hardened});
   ASSERT_TRUE(ready.has_value()) << ready.error().message;
   const Ended stayed = run(*ready, false, kArgument);
   const Ended moved = run(*ready, true, kArgument);

@@ -232,6 +232,7 @@ std::string config_to_json(const FunctionConfig& config) {
               {"cpu_percent", config.cpu_percent},
               {"require", config.require},
               {"isolation", config.isolation == Isolation::kProcess ? "process" : "shared"},
+              {"spectre_hardening", config.spectre_hardening},
               {"network", config.network ? network_to_json(*config.network) : json()},
               {"env", config.env},
               {"mounts", config.mounts},
@@ -275,6 +276,9 @@ Result<FunctionConfig> config_from_json(std::string_view text, FunctionConfig ba
     } else if (field == "isolation") {
       if (value != "shared" && value != "process") return refuse(field, "must be \"shared\" or \"process\"");
       base.isolation = value == "process" ? Isolation::kProcess : Isolation::kShared;
+    } else if (field == "spectre_hardening") {
+      if (!value.is_boolean()) return refuse(field, "must be true or false");
+      base.spectre_hardening = value.get<bool>();
     } else if (field == "args" || field == "require") {
       auto& texts = field == "args" ? base.args : base.require;
       if (!value.is_array()) return refuse(field, "must be an array of strings");

@@ -74,6 +74,7 @@ struct FunctionConfig {
   std::vector<std::string> require;                 // boundaries that a host must enforce to run it: docs/isolation.md
   std::optional<isolation::NetworkPolicy> network;  // nothing: it has none
   Isolation isolation = Isolation::kShared;
+  bool spectre_hardening = false;  // its code is compiled so that mispredicted branches leak nothing of its memory
   StatePush push = StatePush::kExplicit;  // kOnSuccess: also at the end of a call whose exit code is 0
 
   uint64_t memory_pages_max() const { return memory_max_bytes / wasm::kPageBytes; }
@@ -92,6 +93,13 @@ std::string config_to_json(const FunctionConfig& config);
 // Fields that are missing keep the value they have in `base`; unknown ones are refused. The result is checked.
 Result<FunctionConfig> config_from_json(std::string_view json, FunctionConfig base = {});
 
+// What a module's code is compiled as: functions that share a module and want the same of its code share that.
+struct CodeId {
+  Digest module{};  // SHA-256 of the wasm
+  bool hardened = false;
+  auto operator<=>(const CodeId&) const = default;
+};
+
 struct VersionInfo {
   uint64_t number = 0;     // from 1, never used twice while the function exists
   Digest module_digest{};  // SHA-256 of the wasm
@@ -102,6 +110,7 @@ struct VersionInfo {
   wasm::Tier tier = wasm::Tier::kFast;  // the best that is compiled
 
   std::string digest_text() const { return to_hex(module_digest); }
+  CodeId code() const { return {module_digest, config.spectre_hardening}; }
 };
 
 struct FunctionInfo {

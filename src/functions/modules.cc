@@ -9,7 +9,7 @@
 namespace spore::functions {
 namespace {
 
-std::string wasm_name(const Digest& digest) { return "modules/" + to_hex(digest) + ".wasm"; }
+std::string wasm_name(const Digest& module) { return "modules/" + to_hex(module) + ".wasm"; }
 
 size_t index_of(wasm::Tier tier) { return static_cast<size_t>(tier); }
 
@@ -49,86 +49,96 @@ Modules::Modules(object_store::ObjectStore& store, const compiler::ChildCompiler
       cache_(store, compiler, options.host_key, options.object_bytes_max),
       gate_(options.compiles_at_once_max, options.compiles_waiting_max) {}
 
-Modules::Pin Modules::pin(const Digest& digest) {
+Modules::Pin Modules::pin(const CodeId& code) {
   const std::lock_guard lock(mutex_);
-  ++modules_[digest].pins;
-  return Pin(*this, digest);
+  ++modules_[code].pins;
+  return Pin(*this, code);
 }
 
-void Modules::unpin(const Digest& digest) {
+void Modules::unpin(const CodeId& code) {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   CHECK(it != modules_.end() && it->second.pins > 0);
   --it->second.pins;
   remove_if_unused(it);
 }
 
-void Modules::add_reference(const Digest& digest) {
+void Modules::add_reference(const CodeId& code) {
   const std::lock_guard lock(mutex_);
-  ++modules_[digest].references;
+  ++modules_[code].references;
 }
 
-bool Modules::drop_reference(const Digest& digest) {
+bool Modules::drop_reference(const CodeId& code) {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   CHECK(it != modules_.end() && it->second.references > 0);
   const bool last = --it->second.references == 0;
   remove_if_unused(it);
   return last;
 }
 
-bool Modules::is_referenced(const Digest& digest) const {
+bool Modules::is_referenced(const CodeId& code) const {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   return it != modules_.end() && it->second.references > 0;
 }
 
 // The lock is held during the removal, so that nobody stores or finds what is about to go.
-void Modules::remove_if_unused(std::map<Digest, Module>::iterator it) {
+void Modules::remove_if_unused(std::map<CodeId, Module>::iterator it) {
   if (it->second.pins > 0 || it->second.references > 0) return;
-  const Digest digest = it->first;
+  const CodeId code = it->first;
+  std::vector<Result<void>> removals;
+  if (modules_.contains({code.module, !code.hardened})) {
+    for (const auto tier : {wasm::Tier::kFast, wasm::Tier::kOptimised})
+      if (it->second.object_bytes[index_of(tier)] > 0)
+        removals.push_back(store_.remove(ObjectCache::name_of(code.module, options_for(code, tier))));
+  } else {
+    removals.push_back(cache_.remove(code.module));
+    removals.push_back(store_.remove(wasm_name(code.module)));
+  }
   modules_.erase(it);
-  for (const auto& removed : {cache_.remove(digest), store_.remove(wasm_name(digest))})
+  for (const auto& removed : removals)
     if (!removed)  // the next start removes it
-      spdlog::warn("module {} could not be removed from the store: {}", to_hex(digest), removed.error().message);
+      spdlog::warn("module {} could not be removed from the store: {}", to_hex(code.module), removed.error().message);
 }
 
 Result<void> Modules::store_wasm(const Pin& pin, ByteSpan wasm) {
   {
     const std::lock_guard lock(mutex_);
-    if (modules_[pin.digest()].wasm_stored) return {};
+    if (modules_[pin.code()].wasm_stored) return {};
   }
-  TRY(store_.put(wasm_name(pin.digest()), wasm));
+  TRY(store_.put(wasm_name(pin.code().module), wasm));
   const std::lock_guard lock(mutex_);
-  modules_[pin.digest()].wasm_stored = true;
+  modules_[pin.code()].wasm_stored = true;
   return {};
 }
 
 Result<Bytes> Modules::load_wasm(const Pin& pin) {
-  auto bytes = store_.get(wasm_name(pin.digest()), options_.module_bytes_max);
+  auto bytes = store_.get(wasm_name(pin.code().module), options_.module_bytes_max);
   if (!bytes) return fail(ErrorCode::kInternal, "its module cannot be read from the store: " + bytes.error().message);
-  if (sha256(*bytes) != pin.digest())
+  if (sha256(*bytes) != pin.code().module)
     return fail(ErrorCode::kInternal, "its module in the store is damaged; publish it again");
   return bytes;
 }
 
-compiler::Options Modules::options_for(wasm::Tier tier) const {
-  return {.tier = tier, .cpu_level = options_.cpu_level, .threads = options_.compiler_threads};
+compiler::Options Modules::options_for(const CodeId& code, wasm::Tier tier) const {
+  return {
+      .tier = tier, .cpu_level = options_.cpu_level, .threads = options_.compiler_threads, .hardened = code.hardened};
 }
 
-std::optional<ReadyObject> Modules::mapped(const Digest& digest, wasm::Tier tier) const {
+std::optional<ReadyObject> Modules::mapped(const CodeId& code, wasm::Tier tier) const {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   if (it == modules_.end()) return std::nullopt;
   auto object = it->second.loaded[index_of(tier)].lock();
   if (!object) return std::nullopt;
   return ReadyObject{std::move(object), {tier, it->second.object_bytes[index_of(tier)]}};
 }
 
-Result<ReadyObject> Modules::map(const Digest& digest, wasm::Tier tier, CachedObject cached) {
+Result<ReadyObject> Modules::map(const CodeId& code, wasm::Tier tier, CachedObject cached) {
   ASSIGN_OR_RETURN(std::shared_ptr<const faaslet::LoadedObject> object, arena_.load(std::move(cached.object)));
   const std::lock_guard lock(mutex_);
-  Module& module = modules_[digest];
+  Module& module = modules_[code];
   module.object_bytes[index_of(tier)] = cached.stored_bytes;
   // Of two threads that mapped the same object at once, the second gives its own back.
   if (auto other = module.loaded[index_of(tier)].lock()) object = std::move(other);
@@ -136,15 +146,15 @@ Result<ReadyObject> Modules::map(const Digest& digest, wasm::Tier tier, CachedOb
   return ReadyObject{std::move(object), {tier, cached.stored_bytes}};
 }
 
-Result<std::optional<ReadyObject>> Modules::find(const Digest& digest, wasm::Tier tier) {
-  if (auto ready = mapped(digest, tier)) return ready;
-  ASSIGN_OR_RETURN(auto cached, cache_.find(digest, options_for(tier)));
+Result<std::optional<ReadyObject>> Modules::find(const CodeId& code, wasm::Tier tier) {
+  if (auto ready = mapped(code, tier)) return ready;
+  ASSIGN_OR_RETURN(auto cached, cache_.find(code.module, options_for(code, tier)));
   if (!cached) {
     const std::lock_guard lock(mutex_);
-    modules_[digest].object_bytes[index_of(tier)] = 0;
+    modules_[code].object_bytes[index_of(tier)] = 0;
     return std::nullopt;
   }
-  ASSIGN_OR_RETURN(auto ready, map(digest, tier, std::move(*cached)));
+  ASSIGN_OR_RETURN(auto ready, map(code, tier, std::move(*cached)));
   return ready;
 }
 
@@ -154,21 +164,22 @@ Result<ReadyObject> Modules::compile(const Pin& pin, wasm::Tier tier, const Byte
   if (!wasm) {
     ASSIGN_OR_RETURN(stored, load_wasm(pin));
   }
-  auto cached = cache_.compile(pin.digest(), wasm ? *wasm : ByteSpan(stored), options_for(tier), progress, stop);
+  auto cached =
+      cache_.compile(pin.code().module, wasm ? *wasm : ByteSpan(stored), options_for(pin.code(), tier), progress, stop);
   if (!cached) {
     if (!stop.stop_requested()) ++compile_failures_;
     return std::unexpected(std::move(cached).error());
   }
   ++compiled_;
-  return map(pin.digest(), tier, std::move(*cached));
+  return map(pin.code(), tier, std::move(*cached));
 }
 
 Result<ReadyObject> Modules::ready(const Pin& pin, wasm::Tier wanted, const ByteSpan* wasm,
                                    const compiler::Progress& progress, std::stop_token stop) {
   const auto best = [&]() -> Result<std::optional<ReadyObject>> {
-    ASSIGN_OR_RETURN(auto optimised, find(pin.digest(), wasm::Tier::kOptimised));
+    ASSIGN_OR_RETURN(auto optimised, find(pin.code(), wasm::Tier::kOptimised));
     if (optimised || wanted == wasm::Tier::kOptimised) return optimised;
-    return find(pin.digest(), wasm::Tier::kFast);
+    return find(pin.code(), wasm::Tier::kFast);
   };
   ASSIGN_OR_RETURN(auto found, best());
   if (found) return std::move(*found);
@@ -180,10 +191,13 @@ Result<ReadyObject> Modules::ready(const Pin& pin, wasm::Tier wanted, const Byte
 }
 
 Result<Bytes> Modules::bytes(const Pin& pin, wasm::Tier wanted) {
+  const auto find_bytes = [&](wasm::Tier tier) {
+    return cache_.find_bytes(pin.code().module, options_for(pin.code(), tier));
+  };
   const auto best = [&]() -> Result<std::optional<Bytes>> {
-    ASSIGN_OR_RETURN(auto optimised, cache_.find_bytes(pin.digest(), options_for(wasm::Tier::kOptimised)));
+    ASSIGN_OR_RETURN(auto optimised, find_bytes(wasm::Tier::kOptimised));
     if (optimised || wanted == wasm::Tier::kOptimised) return optimised;
-    return cache_.find_bytes(pin.digest(), options_for(wasm::Tier::kFast));
+    return find_bytes(wasm::Tier::kFast);
   };
   ASSIGN_OR_RETURN(auto found, best());
   if (found) return std::move(*found);
@@ -194,40 +208,40 @@ Result<Bytes> Modules::bytes(const Pin& pin, wasm::Tier wanted) {
 }
 
 Result<ReadyObject> Modules::optimise(const Pin& pin, std::stop_token stop) {
-  ASSIGN_OR_RETURN(auto found, find(pin.digest(), wasm::Tier::kOptimised));
+  ASSIGN_OR_RETURN(auto found, find(pin.code(), wasm::Tier::kOptimised));
   if (found) return std::move(*found);
   return compile(pin, wasm::Tier::kOptimised, nullptr, {}, std::move(stop));
 }
 
-ObjectFacts Modules::facts(const Digest& digest) const {
+ObjectFacts Modules::facts(const CodeId& code) const {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   if (it == modules_.end()) return {};
   for (const auto tier : {wasm::Tier::kOptimised, wasm::Tier::kFast})
     if (const uint64_t bytes = it->second.object_bytes[index_of(tier)]; bytes > 0) return {tier, bytes};
   return {};
 }
 
-bool Modules::can_optimise(const Digest& digest) const {
+bool Modules::can_optimise(const CodeId& code) const {
   const std::lock_guard lock(mutex_);
-  const auto it = modules_.find(digest);
+  const auto it = modules_.find(code);
   return it != modules_.end() && !it->second.optimise_failed &&
          it->second.object_bytes[index_of(wasm::Tier::kOptimised)] == 0;
 }
 
-void Modules::note_optimise_failed(const Digest& digest) {
+void Modules::note_optimise_failed(const CodeId& code) {
   const std::lock_guard lock(mutex_);
-  if (const auto it = modules_.find(digest); it != modules_.end()) it->second.optimise_failed = true;
+  if (const auto it = modules_.find(code); it != modules_.end()) it->second.optimise_failed = true;
 }
 
 Result<void> Modules::recover(bool remove_unreferenced) {
   const std::lock_guard lock(mutex_);
   std::set<std::string> wasm_names;
   std::map<std::string, uint64_t*> object_names;
-  for (auto& [digest, module] : modules_) {
-    wasm_names.insert(wasm_name(digest));
+  for (auto& [code, module] : modules_) {
+    wasm_names.insert(wasm_name(code.module));
     for (const auto tier : {wasm::Tier::kFast, wasm::Tier::kOptimised})
-      object_names[ObjectCache::name_of(digest, options_for(tier))] = &module.object_bytes[index_of(tier)];
+      object_names[ObjectCache::name_of(code.module, options_for(code, tier))] = &module.object_bytes[index_of(tier)];
   }
   std::vector<std::string> unwanted;
   ASSIGN_OR_RETURN(const auto stored_modules, store_.list("modules/"));

@@ -1,8 +1,9 @@
 // The modules behind the functions: their wasm and compiled objects in the store, their code in the arena, and how long
-// each is kept. One module may serve many functions and versions; it is compiled, stored and mapped once.
+// each is kept. One module may serve many functions and versions; it is compiled, stored and mapped once, twice where
+// some of them want hardened code and others do not.
 //
 // A module stays in the store while a version of some record refers to it (references) or somebody works with it
-// (pins). With the last of both it goes, at once. Any thread.
+// (pins). With the last of both it goes, at once; so does what is compiled of it. Any thread.
 #pragma once
 
 #include <condition_variable>
@@ -66,18 +67,18 @@ class Modules {
   // Keeps a module from being removed while it lives.
   class Pin {
    public:
-    Pin(Modules& modules, const Digest& digest) : modules_(&modules), digest_(digest) {}
-    Pin(Pin&& other) noexcept : modules_(std::exchange(other.modules_, nullptr)), digest_(other.digest_) {}
+    Pin(Modules& modules, const CodeId& code) : modules_(&modules), code_(code) {}
+    Pin(Pin&& other) noexcept : modules_(std::exchange(other.modules_, nullptr)), code_(other.code_) {}
     ~Pin() {
-      if (modules_) modules_->unpin(digest_);
+      if (modules_) modules_->unpin(code_);
     }
-    const Digest& digest() const { return digest_; }
+    const CodeId& code() const { return code_; }
 
    private:
     Modules* modules_;
-    Digest digest_;
+    CodeId code_;
   };
-  Pin pin(const Digest& digest);
+  Pin pin(const CodeId& code);
 
   Result<void> store_wasm(const Pin& pin, ByteSpan wasm);
   Result<Bytes> load_wasm(const Pin& pin);
@@ -91,14 +92,14 @@ class Modules {
   // The optimised tier, compiled beside the gate if it is not there.
   Result<ReadyObject> optimise(const Pin& pin, std::stop_token stop);
 
-  void add_reference(const Digest& digest);
+  void add_reference(const CodeId& code);
   // True where nothing refers to the module any more.
-  bool drop_reference(const Digest& digest);
-  bool is_referenced(const Digest& digest) const;
+  bool drop_reference(const CodeId& code);
+  bool is_referenced(const CodeId& code) const;
 
-  ObjectFacts facts(const Digest& digest) const;
-  bool can_optimise(const Digest& digest) const;  // not optimised yet, and not failed before
-  void note_optimise_failed(const Digest& digest);
+  ObjectFacts facts(const CodeId& code) const;
+  bool can_optimise(const CodeId& code) const;  // not optimised yet, and not failed before
+  void note_optimise_failed(const CodeId& code);
 
   // After the references of all records are known: learns what objects there are, and removes what nobody refers to
   // (`remove_unreferenced` false: nothing is removed).
@@ -117,15 +118,15 @@ class Modules {
     std::weak_ptr<const faaslet::LoadedObject> loaded[2];  // by tier
   };
 
-  void unpin(const Digest& digest);
-  void remove_if_unused(std::map<Digest, Module>::iterator it);
-  compiler::Options options_for(wasm::Tier tier) const;
-  std::optional<ReadyObject> mapped(const Digest& digest, wasm::Tier tier) const;
+  void unpin(const CodeId& code);
+  void remove_if_unused(std::map<CodeId, Module>::iterator it);
+  compiler::Options options_for(const CodeId& code, wasm::Tier tier) const;
+  std::optional<ReadyObject> mapped(const CodeId& code, wasm::Tier tier) const;
   // From the store, mapped; nothing where it is not there.
-  Result<std::optional<ReadyObject>> find(const Digest& digest, wasm::Tier tier);
+  Result<std::optional<ReadyObject>> find(const CodeId& code, wasm::Tier tier);
   Result<ReadyObject> compile(const Pin& pin, wasm::Tier tier, const ByteSpan* wasm, const compiler::Progress& progress,
                               std::stop_token stop);
-  Result<ReadyObject> map(const Digest& digest, wasm::Tier tier, CachedObject cached);
+  Result<ReadyObject> map(const CodeId& code, wasm::Tier tier, CachedObject cached);
 
   object_store::ObjectStore& store_;
   faaslet::CodeArena& arena_;
@@ -135,7 +136,7 @@ class Modules {
   std::atomic<uint64_t> compiled_ = 0;
   std::atomic<uint64_t> compile_failures_ = 0;
   mutable std::mutex mutex_;
-  std::map<Digest, Module> modules_;  // guarded by mutex_; held while blobs are removed
+  std::map<CodeId, Module> modules_;  // guarded by mutex_; held while blobs are removed
 };
 
 }  // namespace spore::functions

@@ -32,7 +32,8 @@ std::optional<wasm::Object> parse_sealed(ByteSpan host_key, std::string_view nam
 
 bool is_as_asked(const wasm::Object& object, const Digest& module_digest, const compiler::Options& options) {
   return object.module_digest == module_digest && object.tier == options.tier &&
-         object.cpu_level == options.cpu_level && object.cross_instance == options.cross_instance;
+         object.cpu_level == options.cpu_level && object.cross_instance == options.cross_instance &&
+         object.hardened == options.hardened;
 }
 
 }  // namespace
@@ -45,6 +46,7 @@ std::string ObjectCache::name_of(const Digest& module_digest, const compiler::Op
   std::string out = folder_of(module_digest) + "c" + std::to_string(compiler::kCompilerVersion) + "-a" +
                     std::to_string(wasm::kAbiVersion) + "-v" + std::to_string(static_cast<int>(options.cpu_level)) +
                     (options.tier == wasm::Tier::kOptimised ? "-optimised" : "-fast");
+  if (options.hardened) out += "-hardened";
   if (options.cross_instance) out += "-cross";
   if (options.proposals != compiler::kAllProposals) out += "-p" + std::to_string(options.proposals);
   return out;

@@ -122,9 +122,9 @@ struct Registry::State {
   // With the catalogue's lock held, shared or not.
   static std::shared_ptr<const LoadedFunction> find_loaded(const Entry& entry, std::optional<uint64_t> number);
   Result<std::shared_ptr<const LoadedFunction>> make_loaded(const FunctionId& id, const VersionInfo& version);
-  void optimise_later(const Digest& digest);
+  void optimise_later(const CodeId& code);
   void run_background(std::stop_token stop);
-  void swap_in_optimised(const Digest& digest, const ReadyObject& ready);
+  void swap_in_optimised(const CodeId& code, const ReadyObject& ready);
 
   object_store::ObjectStore& store;
   const HostHooks hooks;
@@ -145,8 +145,8 @@ struct Registry::State {
 
   mutable std::mutex background_mutex;
   mutable std::condition_variable_any background_changed;
-  std::deque<Digest> background_queue;
-  std::optional<Digest> background_running;
+  std::deque<CodeId> background_queue;
+  std::optional<CodeId> background_running;
   std::stop_source background_compile;  // of the one that runs
   std::jthread background_thread;       // last: it uses all of the above
 };
@@ -167,19 +167,19 @@ std::optional<Record> Registry::State::record_of(const FunctionId& id) const {
 }
 
 void Registry::State::add_facts(VersionInfo& version) const {
-  const ObjectFacts facts = modules.facts(version.module_digest);
+  const ObjectFacts facts = modules.facts(version.code());
   version.tier = facts.tier;
   version.object_bytes = facts.stored_bytes;
 }
 
 void Registry::State::count_references(const Record* before, const Record* after) {
   if (after)
-    for (const auto& version : after->info.versions) modules.add_reference(version.module_digest);
+    for (const auto& version : after->info.versions) modules.add_reference(version.code());
   if (!before) return;
   for (const auto& version : before->info.versions) {
-    if (!modules.drop_reference(version.module_digest)) continue;
+    if (!modules.drop_reference(version.code())) continue;
     const std::lock_guard lock(background_mutex);
-    if (background_running == version.module_digest) background_compile.request_stop();
+    if (background_running == version.code()) background_compile.request_stop();
   }
 }
 
@@ -353,7 +353,7 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
   FunctionConfig config = config_for(now ? &*now : nullptr);
 
   const Digest digest = sha256(request.wasm);
-  const auto pin = state.modules.pin(digest);
+  const auto pin = state.modules.pin({digest, config.spectre_hardening});
   ASSIGN_OR_RETURN(const ReadyObject ready, state.modules.ready(pin, state.first_tier(request.wasm.size()),
                                                                 &request.wasm, progress, std::move(stop)));
   TRY(state.hooks.check(ready.object->module()));
@@ -384,13 +384,13 @@ Result<VersionInfo> Registry::publish(const PublishRequest& request, const compi
       std::move(proto), std::move(network), ready.facts);
   if (!version) return version;
   image_pin.keep();
-  if (version->tier == wasm::Tier::kFast) state.optimise_later(digest);
+  if (version->tier == wasm::Tier::kFast) state.optimise_later(version->code());
   return version;
 }
 
 // Makes a change whose current version will be (the module and configuration of) `version`, which is stored already.
 Result<VersionInfo> Registry::State::republish(const FunctionId& id, const VersionInfo& version, const Change& change) {
-  const auto pin = modules.pin(version.module_digest);
+  const auto pin = modules.pin(version.code());
   auto ready = modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {});
   if (!ready) return std::unexpected(std::move(ready).error().within(quoted(id)));
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
@@ -399,7 +399,7 @@ Result<VersionInfo> Registry::State::republish(const FunctionId& id, const Versi
   auto committed = commit(id, change, std::move(proto), std::move(network), ready->facts);
   if (!committed) return committed;
   image_pin.keep();
-  if (committed->tier == wasm::Tier::kFast) optimise_later(version.module_digest);
+  if (committed->tier == wasm::Tier::kFast) optimise_later(version.code());
   return committed;
 }
 
@@ -478,7 +478,7 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::State::make_loaded(const
     add_facts(out.version);
     return std::make_shared<const LoadedFunction>(std::move(out));
   }
-  const auto pin = modules.pin(version.module_digest);
+  const auto pin = modules.pin(version.code());
   ASSIGN_OR_RETURN(const ReadyObject ready, modules.ready(pin, first_tier(version.wasm_bytes), nullptr, {}, {}));
   ImagePin image_pin(*this, id, ImageStore::name_of(id, version.module_digest, version.config));
   ASSIGN_OR_RETURN(auto network, network_of(id, version.config));
@@ -537,7 +537,7 @@ Result<std::shared_ptr<const LoadedFunction>> Registry::load(const FunctionId& i
       }
     }
     if (!made) return std::unexpected(std::move(made).error().within(quoted(id)));
-    if ((*made)->version.tier == wasm::Tier::kFast) state.optimise_later(version.module_digest);
+    if ((*made)->version.tier == wasm::Tier::kFast) state.optimise_later(version.code());
     return made;
   }
   return fail(ErrorCode::kUnavailable, quoted(id) + " is being changed");
@@ -550,41 +550,41 @@ Result<VersionParts> Registry::parts(const FunctionId& id, std::optional<uint64_
   const VersionInfo* const found = find_version(record->info, number.value_or(record->info.current));
   if (!found) return fail(ErrorCode::kNotFound, quoted(id) + " has no version " + std::to_string(*number));
   TRY(state.hooks.admit(id, found->config));
-  const auto pin = state.modules.pin(found->module_digest);
+  const auto pin = state.modules.pin(found->code());
   VersionParts out{.version = *found};
   auto object = state.modules.bytes(pin, state.first_tier(found->wasm_bytes));
   if (!object) return std::unexpected(std::move(object).error().within(quoted(id)));
   out.object = std::move(*object);
   state.add_facts(out.version);
-  if (out.version.tier == wasm::Tier::kFast) state.optimise_later(found->module_digest);
+  if (out.version.tier == wasm::Tier::kFast) state.optimise_later(found->code());
   return out;
 }
 
 // ---- the optimised tier, later --------------------------------------------------------------------------------------
 
-void Registry::State::optimise_later(const Digest& digest) {
-  if (!modules.can_optimise(digest)) return;
+void Registry::State::optimise_later(const CodeId& code) {
+  if (!modules.can_optimise(code)) return;
   const std::lock_guard lock(background_mutex);
-  if (background_running == digest || std::ranges::find(background_queue, digest) != background_queue.end()) return;
+  if (background_running == code || std::ranges::find(background_queue, code) != background_queue.end()) return;
   if (background_queue.size() >= options.background_queue_max) {
     spdlog::warn("module {} stays in the fast tier until it is loaded again: too many wait to be optimised",
-                 to_hex(digest));
+                 to_hex(code.module));
     return;
   }
-  background_queue.push_back(digest);
+  background_queue.push_back(code);
   background_changed.notify_all();
 }
 
 void Registry::State::run_background(std::stop_token stop) {
   for (;;) {
-    Digest digest{};
+    CodeId code;
     std::stop_token compile_stop;
     {
       std::unique_lock lock(background_mutex);
       if (!background_changed.wait(lock, stop, [&] { return !background_queue.empty(); })) return;
-      digest = background_queue.front();
+      code = background_queue.front();
       background_queue.pop_front();
-      background_running = digest;
+      background_running = code;
       background_compile = std::stop_source();
       compile_stop = background_compile.get_token();
     }
@@ -593,14 +593,14 @@ void Registry::State::run_background(std::stop_token stop) {
         const std::lock_guard lock(background_mutex);
         background_compile.request_stop();
       });
-      const auto pin = modules.pin(digest);
-      if (modules.is_referenced(digest)) {
+      const auto pin = modules.pin(code);
+      if (modules.is_referenced(code)) {
         auto ready = modules.optimise(pin, compile_stop);
         if (ready) {
-          swap_in_optimised(digest, *ready);
+          swap_in_optimised(code, *ready);
         } else if (!compile_stop.stop_requested()) {
-          modules.note_optimise_failed(digest);
-          spdlog::error("module {} stays in the fast tier: {}", to_hex(digest), ready.error().message);
+          modules.note_optimise_failed(code);
+          spdlog::error("module {} stays in the fast tier: {}", to_hex(code.module), ready.error().message);
         }
       }
     }
@@ -610,13 +610,13 @@ void Registry::State::run_background(std::stop_token stop) {
   }
 }
 
-void Registry::State::swap_in_optimised(const Digest& digest, const ReadyObject& ready) {
+void Registry::State::swap_in_optimised(const CodeId& code, const ReadyObject& ready) {
   std::vector<std::pair<std::shared_ptr<Entry>, std::shared_ptr<const LoadedFunction>>> old;
   {
     const std::shared_lock lock(catalogue_mutex);
     for (const auto& [id, entry] : catalogue)
       for (const auto& [number, function] : entry->loaded)
-        if (function->version.module_digest == digest && function->version.tier != ready.facts.tier)
+        if (function->version.code() == code && function->version.tier != ready.facts.tier)
           old.emplace_back(entry, function);
   }
   for (auto& [entry, before] : old) {
@@ -667,8 +667,8 @@ Result<std::unique_ptr<Registry>> Registry::open(object_store::ObjectStore& stor
   if (all_read) TRY(state->recover_images());
   for (const auto& [id, entry] : state->catalogue) {
     const VersionInfo& version = entry->record.info.current_version();
-    const ObjectFacts facts = state->modules.facts(version.module_digest);
-    if (facts.stored_bytes > 0 && facts.tier == wasm::Tier::kFast) state->optimise_later(version.module_digest);
+    const ObjectFacts facts = state->modules.facts(version.code());
+    if (facts.stored_bytes > 0 && facts.tier == wasm::Tier::kFast) state->optimise_later(version.code());
   }
   state->background_thread = std::jthread([raw = state.get()](std::stop_token stop) { raw->run_background(stop); });
   return std::unique_ptr<Registry>(new Registry(std::move(state)));

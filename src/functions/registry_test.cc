@@ -126,6 +126,34 @@ TEST_F(RegistryTest, FunctionsWithTheSameModuleShareItsCode) {
   EXPECT_EQ(call(kOther), 1);
 }
 
+TEST_F(RegistryTest, HardenedCodeLiesBesideOrdinaryCodeOfItsModuleAndGoesWithItsFunctions) {
+  ASSERT_TRUE(publish(module_that_returns(1)));
+  ASSERT_TRUE(publish(module_that_returns(1), kOther));
+  ASSERT_TRUE(registry_->configure(kOther, {.spectre_hardening = true}));
+  EXPECT_EQ(registry_->stats().compiled, 2u);
+  EXPECT_EQ(call(kId), 1);
+  EXPECT_EQ(call(kOther), 1);
+  EXPECT_FALSE((*registry_->load(kId))->proto->object()->object().hardened);
+  EXPECT_TRUE((*registry_->load(kOther))->proto->object()->object().hardened);
+  EXPECT_NE((*registry_->load(kId))->proto->object(), (*registry_->load(kOther))->proto->object());
+  const auto both = stored("objects/");
+  EXPECT_EQ(both.size(), 2u);
+  EXPECT_EQ(stored("modules/").size(), 1u);
+  open();  // both are found, neither is compiled again
+  EXPECT_EQ(call(kOther), 1);
+  EXPECT_TRUE((*registry_->load(kOther))->proto->object()->object().hardened);
+  EXPECT_EQ(registry_->stats().compiled, 0u);
+  EXPECT_EQ(stored("objects/"), both);
+  ASSERT_TRUE(registry_->remove(kOther));
+  const auto left = stored("objects/");
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_FALSE(left.begin()->ends_with("-hardened"));
+  EXPECT_EQ(stored("modules/").size(), 1u);
+  EXPECT_EQ(call(kId), 1);
+  open();
+  EXPECT_EQ(call(kId), 1);
+}
+
 TEST_F(RegistryTest, WhatIsLoadedIsFoundWithoutWaiting) {
   EXPECT_EQ(registry_->find_loaded(kId), nullptr);
   ASSERT_TRUE(publish(module_that_returns(1)));

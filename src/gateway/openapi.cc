@@ -46,6 +46,7 @@ std::string_view openapi() {
                         "ingress_bits": {"type": "integer", "default": 100000000},
                         "sockets_max": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 64}}},
           "require": {"type": "array", "items": {"type": "string"}, "description": "Boundaries that a host must enforce to run it: cpu, network, lockdown"},
+          "spectre_hardening": {"type": "boolean", "default": false, "description": "compile it so that mispredicted branches leak nothing of its memory; slower"},
           "isolation": {"type": "string", "enum": ["shared", "process"], "default": "shared", "description": "process: its calls run in a process of its tenant's own"},
           "args": {"type": "array", "items": {"type": "string"}}
         }

@@ -54,6 +54,7 @@ Bytes serialize(const Object& object) {
   out.write(object.tier);
   out.write(object.cpu_level);
   out.write<uint8_t>(object.cross_instance);
+  out.write<uint8_t>(object.hardened);
   out.write_bytes(object.module_digest);
   write_module_info(object.module, out);
   WriteArchive write(out);
@@ -69,6 +70,7 @@ Result<Object> parse_object(ByteSpan bytes) {
   o.tier = in.read<Tier>();
   o.cpu_level = in.read<CpuLevel>();
   o.cross_instance = in.read<uint8_t>() != 0;
+  o.hardened = in.read<uint8_t>() != 0;
   const ByteSpan digest = in.read_bytes();
   if (o.tier > Tier::kOptimised || (o.cpu_level != CpuLevel::kV2 && o.cpu_level != CpuLevel::kV3) ||
       digest.size() != o.module_digest.size())

@@ -30,7 +30,8 @@ struct Object {
   Tier tier = Tier::kOptimised;
   CpuLevel cpu_level = CpuLevel::kV2;
   bool cross_instance = false;  // references of this object go through thunks that switch instances (spec suite only)
-  Digest module_digest{};       // SHA-256 of the wasm
+  bool hardened = false;   // nothing that a mispredicted branch would load becomes an address (LLVM's load hardening)
+  Digest module_digest{};  // SHA-256 of the wasm
   ModuleInfo module;
   Bytes code;                         // mapped at object base + kStubPageBytes; whole pages
   Bytes rodata;                       // mapped behind it; whole pages

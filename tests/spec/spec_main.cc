@@ -63,6 +63,7 @@ struct Job {
   uint32_t proposals = 0;
   wasm::Tier tier = wasm::Tier::kOptimised;
   std::optional<wasm::CpuLevel> cpu_level;  // else the best of this machine
+  bool hardened = false;
 };
 
 struct Files {
@@ -133,6 +134,7 @@ int run_script(const Job& job, const fs::path& folder, Tally& tally) {
   auto level = wasm::cpu_level_of_this_machine();
   if (!level) return fail_with(level.error());
   options.compile.tier = job.tier;
+  options.compile.hardened = job.hardened;
   if (job.cpu_level && *job.cpu_level > *level)
     return fail_with({ErrorCode::kFailedPrecondition, "this machine has no " + std::string(to_string(*job.cpu_level))});
   options.compile.cpu_level = job.cpu_level.value_or(*level);
@@ -291,11 +293,13 @@ int main_of_suite(int argc, char** argv) {
   std::string cpu;
   std::string suite;
   bool no_fork = false;
+  bool hardened = false;
   std::vector<std::string> files;
   CLI::App app{"Runs the WebAssembly specification's test suite"};
   app.add_option("--tier", tier, "the compiler's tier")->check(CLI::IsMember({"fast", "optimised", "both"}));
   app.add_option("--cpu", cpu, "CPU level to compile for (default: the best of this machine)")
       ->check(CLI::IsMember({"v2", "v3"}));
+  app.add_flag("--hardened", hardened, "with spectre_hardening");
   app.add_option("--jobs", jobs_at_once, "scripts that run at once")->check(CLI::Range(1, 256));
   app.add_option("--time-limit", time_limit_s, "seconds for one script")->check(CLI::Range(1, 86400));
   app.add_option("--suite", suite, "folder of the suite (else SPORE_SPEC_SUITE, else beside the repository)");
@@ -322,6 +326,7 @@ int main_of_suite(int argc, char** argv) {
     for (const fs::path& path : paths) {
       jobs.push_back(job_of(path));
       jobs.back().tier = one;
+      jobs.back().hardened = hardened;
       if (!cpu.empty()) jobs.back().cpu_level = cpu == "v2" ? wasm::CpuLevel::kV2 : wasm::CpuLevel::kV3;
     }
   }

@@ -60,6 +60,22 @@ class CpuTime(SystemTest):
             self.assertIn(field, answer.json()["detail"])
 
 
+class Speculation(SystemTest):
+    def test_hardened_code_answers_as_any(self):
+        self.published("t/echo", ECHO)
+        self.assertEqual(self.host.call("t/echo", b"before").body, b"before")
+        self.assertIn("spectre_hardening", self.host.configure("t/echo", spectre_hardening="yes").json()["detail"])
+        answer = self.host.configure("t/echo", spectre_hardening=True)
+        self.assertEqual(answer.status, 200, answer.body)
+        self.assertTrue(self.host.ask("GET", "/v1/functions/t/echo").json()["config"]["spectre_hardening"])
+        def objects():
+            return [name for _, _, names in os.walk(self.host.data) for name in names if "optimised" in name]
+        self.assertEqual(self.host.call("t/echo", b"after").body, b"after")
+        self.assertTrue(any(name.endswith("-hardened") for name in objects()), objects())
+        self.assertEqual(self.host.ask("DELETE", "/v1/functions/t/echo").status, 204)
+        self.assertEqual(objects(), [])
+
+
 class Lockdown(SystemTest):
     @unittest.skipIf(os.environ.get("SPORE_SANITIZE") == "thread", "the sanitizer has a thread of its own")
     def test_no_thread_has_capabilities_and_all_are_filtered(self):

@@ -358,6 +358,9 @@ class Confinement(Apart):
             for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
                 self.assertEqual(int(status[name], 16), 0, (task, name))
             self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+            # Where the kernel lets a process give these up.
+            self.assertNotIn(status.get("SpeculationIndirectBranch"), ("conditional enabled", "conditional disabled"))
+            self.assertNotIn(status.get("Speculation_Store_Bypass"), ("thread vulnerable", "thread mitigated"))
 
     def test_shared_files_are_the_tenants(self):
         host = self.own_host("--isolation", "process")
