@@ -1,4 +1,5 @@
-// Makes calls of a function that does nothing, and writes what they took as lines "NAME VALUE...". Its input says which:
+// Makes calls of a function that does nothing, and writes what they took as lines "NAME VALUE...". Its input says
+// which:
 //
 //   await ROUNDS       begins a call and awaits it at once; the time of both          -> us p50, us p99
 //   elsewhere ROUNDS   begins a call and looks until it has ended, never giving up its seat: another one runs it
@@ -57,7 +58,8 @@ SPORE_FUNCTION {
       if (calls[i]) spore_call_close(calls[i]);
   }
   qsort(samples, rounds, sizeof(samples[0]), by_size);
-  const int length = snprintf(line, sizeof(line), "%.2f %.2f %u\n", samples[rounds / 2], samples[rounds * 99 / 100], failed);
+  const int length =
+      snprintf(line, sizeof(line), "%.2f %.2f %u\n", samples[rounds / 2], samples[rounds * 99 / 100], failed);
   spore_output_write(line, (uint32_t)length);
   return 0;
 }

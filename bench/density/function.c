@@ -19,7 +19,7 @@ static struct Page pages[kPagesMax] __attribute__((aligned(kPageBytes)));
 _Static_assert(sizeof(struct Page) == kPageBytes, "a page");
 
 SPORE_FUNCTION {
-  struct Request *request = &pages[0].request;
+  struct Request* request = &pages[0].request;
   if (spore_input_read(0, request, sizeof(*request)) != sizeof(*request)) return 1;
   const uint32_t count = request->pages;
   if (count < 1 || count > kPagesMax) return 2;

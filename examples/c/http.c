@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int connect_to(const char *host, const char *port) {
+static int connect_to(const char* host, const char* port) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
   const int error = getaddrinfo(host, port, &hints, &found);
   if (error) {
@@ -14,7 +14,7 @@ static int connect_to(const char *host, const char *port) {
     return -1;
   }
   int fd = -1;
-  for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next) {
+  for (struct addrinfo* at = found; at && fd < 0; at = at->ai_next) {
     fd = socket(at->ai_family, at->ai_socktype, at->ai_protocol);
     if (fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0) break;
     perror("http: connect");
@@ -25,7 +25,7 @@ static int connect_to(const char *host, const char *port) {
   return fd;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc != 4) {
     fputs("usage: http HOST PORT PATH\n", stderr);
     return 2;

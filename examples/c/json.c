@@ -14,27 +14,27 @@ typedef enum { kNull, kBool, kNumber, kText, kList, kObject } Kind;
 typedef struct Value {
   Kind kind;
   double number;
-  char *text;                // of kText
-  char *key;                 // in an object
-  struct Value *first;       // of kList and kObject
-  struct Value *next;        // in the list or object
+  char* text;           // of kText
+  char* key;            // in an object
+  struct Value* first;  // of kList and kObject
+  struct Value* next;   // in the list or object
 } Value;
 
-static const char *at;  // in the input, which ends with a NUL
-static const char *end;
+static const char* at;  // in the input, which ends with a NUL
+static const char* end;
 
-static _Noreturn void fail(const char *why) {
+static _Noreturn void fail(const char* why) {
   fprintf(stderr, "json: %s\n", why);
   exit(1);
 }
-static _Noreturn void fail_at(size_t order, const char *why) {
+static _Noreturn void fail_at(size_t order, const char* why) {
   fprintf(stderr, "json: order %zu %s\n", order, why);
   exit(1);
 }
 static _Noreturn void not_json(void) { fail("the input is not JSON"); }
 
-static void *allocate(size_t size) {
-  void *p = calloc(1, size);
+static void* allocate(size_t size) {
+  void* p = calloc(1, size);
   if (!p) fail("out of memory");
   return p;
 }
@@ -48,7 +48,7 @@ static bool take(char c) {
   at++;
   return true;
 }
-static void take_word(const char *word) {
+static void take_word(const char* word) {
   const size_t length = strlen(word);
   if ((size_t)(end - at) < length || memcmp(at, word, length) != 0) not_json();
   at += length;
@@ -66,7 +66,7 @@ static unsigned hex4(void) {
   return out;
 }
 
-static char *put_utf8(char *to, unsigned c) {
+static char* put_utf8(char* to, unsigned c) {
   if (c < 0x80) {
     *to++ = (char)c;
   } else if (c < 0x800) {
@@ -85,8 +85,8 @@ static char *put_utf8(char *to, unsigned c) {
   return to;
 }
 
-static char *parse_text(void) {
-  const char *close = at;  // a text never grows by being decoded
+static char* parse_text(void) {
+  const char* close = at;  // a text never grows by being decoded
   while (close < end && *close != '"') close += *close == '\\' && close + 1 < end ? 2 : 1;
   if (close >= end) not_json();
   char *text = allocate((size_t)(close - at) + 1), *to = text;
@@ -121,15 +121,15 @@ static char *parse_text(void) {
 }
 
 static bool digits(void) {
-  const char *begin = at;
+  const char* begin = at;
   while (at < end && *at >= '0' && *at <= '9') at++;
   return at > begin;
 }
 static double parse_number(void) {
-  const char *begin = at;
+  const char* begin = at;
   if (*at == '-') at++;
   const bool zero = at < end && *at == '0';
-  const char *whole = at;
+  const char* whole = at;
   if (!digits() || (zero && at - whole > 1)) not_json();
   if (at < end && *at == '.' && (at++, !digits())) not_json();
   if (at < end && (*at == 'e' || *at == 'E')) {
@@ -142,11 +142,11 @@ static double parse_number(void) {
   return number;
 }
 
-static Value *parse(int depth) {
+static Value* parse(int depth) {
   if (depth > kDepthMax) fail("the input is nested too deeply");
   skip_space();
   if (at == end) not_json();
-  Value *value = allocate(sizeof(Value));
+  Value* value = allocate(sizeof(Value));
   if (*at == '"') {
     at++;
     value->kind = kText;
@@ -157,10 +157,10 @@ static Value *parse(int depth) {
   } else if (*at == '[' || *at == '{') {
     value->kind = *at++ == '[' ? kList : kObject;
     const char close = value->kind == kList ? ']' : '}';
-    Value **last = &value->first;
+    Value** last = &value->first;
     if (take(close)) return value;
     do {
-      char *key = NULL;
+      char* key = NULL;
       if (value->kind == kObject) {
         if (!take('"')) not_json();
         key = parse_text();
@@ -181,24 +181,24 @@ static Value *parse(int depth) {
 }
 
 // NULL: there is none of that kind. Of several the last counts.
-static const Value *field(const Value *object, const char *key, Kind kind) {
-  const Value *found = NULL;
+static const Value* field(const Value* object, const char* key, Kind kind) {
+  const Value* found = NULL;
   if (object->kind != kObject) return NULL;
-  for (const Value *v = object->first; v; v = v->next) {
+  for (const Value* v = object->first; v; v = v->next) {
     if (strcmp(v->key, key) == 0) found = v;
   }
   return found && found->kind == kind ? found : NULL;
 }
 
 typedef struct Entry {
-  const char *name;
+  const char* name;
   unsigned long long orders, pieces;
   double total;
-  struct Entry *articles;
+  struct Entry* articles;
   size_t article_count;
 } Entry;
 
-static Entry *find_or_add(Entry **entries, size_t *count, const char *name) {
+static Entry* find_or_add(Entry** entries, size_t* count, const char* name) {
   for (size_t i = 0; i < *count; i++) {
     if (strcmp((*entries)[i].name, name) == 0) return &(*entries)[i];
   }
@@ -206,20 +206,20 @@ static Entry *find_or_add(Entry **entries, size_t *count, const char *name) {
     *entries = realloc(*entries, (*count ? 2 * *count : 1) * sizeof(Entry));
     if (!*entries) fail("out of memory");
   }
-  Entry *added = &(*entries)[(*count)++];
+  Entry* added = &(*entries)[(*count)++];
   *added = (Entry){.name = name};
   return added;
 }
 
-static int best_first(const void *a, const void *b) {
+static int best_first(const void* a, const void* b) {
   const Entry *x = a, *y = b;
   if (x->total != y->total) return x->total < y->total ? 1 : -1;
   return strcmp(x->name, y->name);
 }
 
-static void print_text(const char *text) {
+static void print_text(const char* text) {
   putchar('"');
-  for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+  for (const unsigned char* c = (const unsigned char*)text; *c; c++) {
     const char *from = "\"\\\b\f\n\r\t", *escaped = strchr(from, *c);
     if (escaped) {
       printf("\\%c", "\"\\bfnrt"[escaped - from]);
@@ -240,9 +240,9 @@ static void print_amount(double amount) {
   fputs(text, stdout);
 }
 
-static char *read_input(size_t *size) {
+static char* read_input(size_t* size) {
   size_t capacity = 64 << 10;
-  char *text = allocate(capacity);
+  char* text = allocate(capacity);
   for (*size = 0;;) {
     const size_t count = fread(text + *size, 1, capacity - 1 - *size, stdin);
     if (count == 0) break;
@@ -260,22 +260,22 @@ int main(void) {
   size_t size;
   at = read_input(&size);
   end = at + size;
-  const Value *orders = parse(0);
+  const Value* orders = parse(0);
   skip_space();
   if (at != end) not_json();
   if (orders->kind != kList) fail("the input is not a list of orders");
 
-  Entry *customers = NULL;
+  Entry* customers = NULL;
   size_t customer_count = 0, index = 0;
-  for (const Value *order = orders->first; order; order = order->next, index++) {
+  for (const Value* order = orders->first; order; order = order->next, index++) {
     const Value *name = field(order, "customer", kText), *items = field(order, "items", kList);
     if (!name) fail_at(index, "has no customer");
     if (!items) fail_at(index, "has no list of items");
-    Entry *customer = find_or_add(&customers, &customer_count, name->text);
+    Entry* customer = find_or_add(&customers, &customer_count, name->text);
     customer->orders++;
-    for (const Value *item = items->first; item; item = item->next) {
+    for (const Value* item = items->first; item; item = item->next) {
       const Value *article = field(item, "article", kText), *price = field(item, "price", kNumber);
-      const Value *count = field(item, "count", kNumber);
+      const Value* count = field(item, "count", kNumber);
       if (!article || !price || !count || !(count->number >= 0 && count->number <= kCountMax) ||
           floor(count->number) != count->number) {
         fail_at(index, "has an item without article, price or count");
@@ -293,7 +293,7 @@ int main(void) {
   for (size_t i = 0; i < customer_count; i++) {
     const Entry *customer = &customers[i], *favourite = customer->articles;
     for (size_t k = 1; k < customer->article_count; k++) {
-      const Entry *article = &customer->articles[k];
+      const Entry* article = &customer->articles[k];
       if (article->pieces > favourite->pieces ||
           (article->pieces == favourite->pieces && strcmp(article->name, favourite->name) < 0)) {
         favourite = article;
@@ -305,7 +305,8 @@ int main(void) {
       fputs(",\n      \"favourite\": ", stdout);
       print_text(favourite->name);
     }
-    printf(",\n      \"orders\": %llu,\n      \"pieces\": %llu,\n      \"total\": ", customer->orders, customer->pieces);
+    printf(",\n      \"orders\": %llu,\n      \"pieces\": %llu,\n      \"total\": ", customer->orders,
+           customer->pieces);
     print_amount(customer->total);
     fputs("\n    }", stdout);
     total += customer->total;

@@ -20,13 +20,13 @@ static void make_crc_table(void) {
   }
 }
 
-static uint32_t crc32(uint32_t crc, const uint8_t *p, size_t size) {
+static uint32_t crc32(uint32_t crc, const uint8_t* p, size_t size) {
   crc = ~crc;
   while (size--) crc = crc_table[(crc ^ *p++) & 0xFF] ^ (crc >> 8);
   return ~crc;
 }
 
-static uint32_t adler32(const uint8_t *p, size_t size) {
+static uint32_t adler32(const uint8_t* p, size_t size) {
   uint32_t a = 1, b = 0;
   while (size > 0) {
     const size_t part = size < 5552 ? size : 5552;  // the sums cannot overflow within that many
@@ -42,7 +42,7 @@ static uint32_t adler32(const uint8_t *p, size_t size) {
   return b << 16 | a;
 }
 
-static void put_32(uint8_t *to, uint32_t value) {
+static void put_32(uint8_t* to, uint32_t value) {
   to[0] = (uint8_t)(value >> 24);
   to[1] = (uint8_t)(value >> 16);
   to[2] = (uint8_t)(value >> 8);
@@ -50,7 +50,7 @@ static void put_32(uint8_t *to, uint32_t value) {
 }
 
 // `chunk` has its four-letter type first.
-static void write_chunk(const uint8_t *chunk, uint32_t size_without_type) {
+static void write_chunk(const uint8_t* chunk, uint32_t size_without_type) {
   uint8_t word[4];
   put_32(word, size_without_type);
   spore_output_write(word, 4);
@@ -87,13 +87,13 @@ static void write_palette(void) {
 }
 
 // `rows` in stored blocks, each at most kStoredMax bytes.
-static int write_data(const uint8_t *rows, size_t size) {
+static int write_data(const uint8_t* rows, size_t size) {
   const size_t blocks = (size + kStoredMax - 1) / kStoredMax;
   const size_t chunk_bytes = 2 + size + 5 * blocks + 4;
-  uint8_t *chunk = malloc(4 + chunk_bytes);
+  uint8_t* chunk = malloc(4 + chunk_bytes);
   if (!chunk) return -1;
   memcpy(chunk, "IDAT", 4);
-  uint8_t *to = chunk + 4;
+  uint8_t* to = chunk + 4;
   *to++ = 0x78;  // deflate, 32 KiB window
   *to++ = 0x01;
   for (size_t at = 0; at < size; at += kStoredMax) {
@@ -124,7 +124,7 @@ static uint8_t colour_at(double cx, double cy) {
   return 0;
 }
 
-static int fail(const char *why) {
+static int fail(const char* why) {
   fprintf(stderr, "mandelbrot: %s\n", why);
   return 1;
 }
@@ -141,13 +141,14 @@ SPORE_FUNCTION {
   if (!(span > 0)) return fail("SPAN must be more than 0");
 
   const size_t row_bytes = 1 + (size_t)width;  // a filter's number, 0, and the pixels
-  uint8_t *rows = malloc(row_bytes * height);
+  uint8_t* rows = malloc(row_bytes * height);
   if (!rows) return fail("out of memory");
   for (unsigned py = 0; py < height; py++) {
-    uint8_t *row = rows + row_bytes * py;
+    uint8_t* row = rows + row_bytes * py;
     *row++ = 0;
     const double cy = centre_y + span * ((double)py - height / 2.0) / width;
-    for (unsigned px = 0; px < width; px++) row[px] = colour_at(centre_x + span * ((double)px - width / 2.0) / width, cy);
+    for (unsigned px = 0; px < width; px++)
+      row[px] = colour_at(centre_x + span * ((double)px - width / 2.0) / width, cy);
   }
   make_crc_table();
   write_header(width, height);

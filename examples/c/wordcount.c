@@ -9,16 +9,16 @@
 enum { kWordBytesMax = 64, kTop = 10 };
 
 typedef struct {
-  char *word;  // NULL: free
+  char* word;  // NULL: free
   unsigned long count;
 } Entry;
 
-static Entry *entries;
+static Entry* entries;
 static size_t capacity = 1024, used;
 
-static size_t find(const char *word) {
+static size_t find(const char* word) {
   size_t hash = 2166136261u;
-  for (const char *c = word; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
+  for (const char* c = word; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
   size_t at = hash & (capacity - 1);
   while (entries[at].word && strcmp(entries[at].word, word) != 0) at = (at + 1) & (capacity - 1);
   return at;
@@ -30,7 +30,7 @@ static void out_of_memory(void) {
 }
 
 static void grow(void) {
-  Entry *old = entries;
+  Entry* old = entries;
   const size_t old_capacity = capacity;
   capacity *= 2;
   entries = calloc(capacity, sizeof(Entry));
@@ -41,9 +41,9 @@ static void grow(void) {
   free(old);
 }
 
-static void add(const char *word) {
+static void add(const char* word) {
   if (2 * used >= capacity) grow();
-  Entry *entry = &entries[find(word)];
+  Entry* entry = &entries[find(word)];
   if (!entry->word) {
     entry->word = strdup(word);
     if (!entry->word) out_of_memory();
@@ -52,7 +52,7 @@ static void add(const char *word) {
   entry->count++;
 }
 
-static int by_count(const void *a, const void *b) {
+static int by_count(const void* a, const void* b) {
   const Entry *x = a, *y = b;
   if (!x->word || !y->word) return (x->word == NULL) - (y->word == NULL);
   if (x->count != y->count) return x->count < y->count ? 1 : -1;

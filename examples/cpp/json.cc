@@ -1,7 +1,8 @@
 // A JSON transform: a list of orders becomes a summary for each customer, the best one first.
 //
 //   [{"customer": "ada", "items": [{"article": "bolt", "price": 0.25, "count": 100}]}, ...]
-//   -> {"customers": [{"customer": "ada", "orders": 1, "pieces": 100, "total": 25.0, "favourite": "bolt"}], "total": 25.0}
+//   -> {"customers": [{"customer": "ada", "orders": 1, "pieces": 100, "total": 25.0, "favourite": "bolt"}],
+//   "total": 25.0}
 //
 // Amounts are rounded to cents; customers with the same total, and favourites of the same count, are ordered by name.
 // An input that is no such list ends the call with exit code 1 and the reason in its log.
@@ -77,12 +78,10 @@ SPORE_FUNCTION {
   json result = {{"customers", json::array()}};
   double total = 0;
   for (const auto& [name, summary] : sorted) {
-    const auto favourite = std::ranges::max_element(
-        summary.by_article, [](const auto& a, const auto& b) { return a.second < b.second; });
-    json customer = {{"customer", name},
-                     {"orders", summary.orders},
-                     {"pieces", summary.pieces},
-                     {"total", in_cents(summary.total)}};
+    const auto favourite =
+        std::ranges::max_element(summary.by_article, [](const auto& a, const auto& b) { return a.second < b.second; });
+    json customer = {
+        {"customer", name}, {"orders", summary.orders}, {"pieces", summary.pieces}, {"total", in_cents(summary.total)}};
     if (favourite != summary.by_article.end()) customer["favourite"] = favourite->first;
     result["customers"].push_back(std::move(customer));
     total += summary.total;

@@ -49,7 +49,8 @@ std::map<std::string, std::vector<std::string>> tests_by_function(std::istream& 
     if (!line.starts_with("| `") || !line.ends_with(" |")) continue;
     const size_t last = line.rfind('|', line.size() - 2);
     const std::string function = between_backquotes(line).front();
-    EXPECT_TRUE(out.emplace(function, between_backquotes(line.substr(last))).second) << function << " stands there twice";
+    EXPECT_TRUE(out.emplace(function, between_backquotes(line.substr(last))).second)
+        << function << " stands there twice";
   }
   return out;
 }

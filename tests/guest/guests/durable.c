@@ -1,6 +1,6 @@
-// For durable calls: every run leaves a line "CALL ATTEMPT" in the file $RUNS, which counts each of them, and in the state
-// value "runs", which counts them once for a call. Then: echo; sleep MS and echo; fail BEFORE: exits with 3 where the
-// attempt's number is less; trap.
+// For durable calls: every run leaves a line "CALL ATTEMPT" in the file $RUNS, which counts each of them, and in the
+// state value "runs", which counts them once for a call. Then: echo; sleep MS and echo; fail BEFORE: exits with 3 where
+// the attempt's number is less; trap.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,10 +5,10 @@
 #include "check.h"
 
 enum { kRw = 3, kRo = 4 };
-#define ALL_FILE                                                                                                    \
-  (__WASI_RIGHTS_FD_READ | __WASI_RIGHTS_FD_WRITE | __WASI_RIGHTS_FD_SEEK | __WASI_RIGHTS_FD_TELL |                 \
-   __WASI_RIGHTS_FD_FILESTAT_GET | __WASI_RIGHTS_FD_FILESTAT_SET_SIZE | __WASI_RIGHTS_FD_FILESTAT_SET_TIMES |       \
-   __WASI_RIGHTS_FD_SYNC | __WASI_RIGHTS_FD_DATASYNC | __WASI_RIGHTS_FD_ADVISE | __WASI_RIGHTS_FD_ALLOCATE |        \
+#define ALL_FILE                                                                                              \
+  (__WASI_RIGHTS_FD_READ | __WASI_RIGHTS_FD_WRITE | __WASI_RIGHTS_FD_SEEK | __WASI_RIGHTS_FD_TELL |           \
+   __WASI_RIGHTS_FD_FILESTAT_GET | __WASI_RIGHTS_FD_FILESTAT_SET_SIZE | __WASI_RIGHTS_FD_FILESTAT_SET_TIMES | \
+   __WASI_RIGHTS_FD_SYNC | __WASI_RIGHTS_FD_DATASYNC | __WASI_RIGHTS_FD_ADVISE | __WASI_RIGHTS_FD_ALLOCATE |  \
    __WASI_RIGHTS_FD_FDSTAT_SET_FLAGS)
 #define DIR_RIGHTS (__WASI_RIGHTS_FD_READDIR | __WASI_RIGHTS_PATH_OPEN | __WASI_RIGHTS_PATH_FILESTAT_GET)
 
@@ -229,9 +229,9 @@ static void names(void) {
 
 // The directory above holds "secret", and "escape" -> ".." and "etc" -> "/etc" lie in here, made by the host.
 static void escapes(void) {
-  static const char* const kPaths[] = {"..",         "../secret",     "escape/secret", "escape",   "etc/passwd",
-                                       "etc",        "/etc/passwd",   "/",             "a/../../x", "./../secret",
-                                       "escape/rw/escape/secret", "../rw/../secret"};
+  static const char* const kPaths[] = {
+      "..",        "../secret",   "escape/secret",           "escape",         "etc/passwd", "etc", "/etc/passwd", "/",
+      "a/../../x", "./../secret", "escape/rw/escape/secret", "../rw/../secret"};
   int fd = -1;
   __wasi_size_t done;
   __wasi_filestat_t stat;

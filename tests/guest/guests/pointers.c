@@ -1,5 +1,5 @@
-// Hands every function of WASI pointers outside memory: each says EFAULT (or refuses for another reason before it looks),
-// and nothing happens to the guest.
+// Hands every function of WASI pointers outside memory: each says EFAULT (or refuses for another reason before it
+// looks), and nothing happens to the guest.
 #include <string.h>
 
 #include "check.h"
