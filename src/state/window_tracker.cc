@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -30,6 +31,22 @@ struct PoisonArguments {
 };
 constexpr unsigned long kPoison = _IOWR(UFFDIO, 0x08, PoisonArguments);
 
+// What is not fetched yet is a hole in a replica's file. Where the kernel makes a huge page of a small write, holes
+// beside it are filled with zeros, and nobody would know.
+Result<void> check_small_pages() {
+  constexpr off_t kSize = 8 << 20, kAt = 3 << 20, kBefore = 2 << 20;
+  const UniqueFd file(::memfd_create("spore-page-size", MFD_CLOEXEC));
+  if (!file.valid() || ::ftruncate(file.get(), kSize) != 0 || ::pwrite(file.get(), "", 1, kAt) != 1)
+    return fail_errno("try how large pages of shared memory are");
+  if (::lseek(file.get(), kBefore, SEEK_DATA) == kAt &&
+      ::lseek(file.get(), kAt, SEEK_HOLE) == kAt + static_cast<off_t>(kPage))
+    return {};
+  return fail(
+      ErrorCode::kFailedPrecondition,
+      "the kernel puts shared memory into huge pages, with which mapped state would lose bytes; write \"never\" or "
+      "\"advise\" to /sys/kernel/mm/transparent_hugepage/shmem_enabled");
+}
+
 }  // namespace
 
 UniqueFd WindowTracker::open_faults() {
@@ -43,6 +60,7 @@ Result<std::unique_ptr<WindowTracker>> WindowTracker::start(unsigned threads, Un
     error.error().code = ErrorCode::kFailedPrecondition;
     return error;
   };
+  TRY(check_small_pages());
   tracker->faults_ = std::move(faults);
   if (!tracker->faults_.valid()) return refused("userfaultfd, which mapped state needs");
   uffdio_api api{.api = UFFD_API, .features = kFeatures, .ioctls = 0};
