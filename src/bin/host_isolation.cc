@@ -7,8 +7,10 @@
 #include <cerrno>
 #include <chrono>
 
+#include "compiler/child_protocol.h"
 #include "host/file_systems.h"
 #include "isolation/apart.h"
+#include "isolation/launch.h"
 #include "isolation/lockdown.h"
 #include "state/window_tracker.h"
 
@@ -17,6 +19,8 @@ namespace spore::bin {
 namespace {
 
 constexpr auto kFileSystemPatience = std::chrono::seconds(5);
+constexpr auto kCompilerPatience = std::chrono::seconds(10);
+constexpr size_t kCompilerDescriptors = 4;
 
 Result<isolation::NetworkLimits> limits_of(const IsolationOptions& options) {
   isolation::NetworkLimits limits = options.network_limits;
@@ -34,6 +38,25 @@ Result<isolation::NetworkLimits> limits_of(const IsolationOptions& options) {
     return fail(fit.error().code, "--network-...: " + fit.error().message);
   return limits;
 }
+
+// Compilers as children of the broker.
+class BrokerStarter final : public compiler::ChildStarter {
+ public:
+  explicit BrokerStarter(isolation::Broker& broker) : broker_(broker) {}
+  int64_t parent() const override { return broker_.pid(); }
+  Result<Started> start(const std::filesystem::path&, const std::vector<std::string>& arguments,
+                        std::span<const int> descriptors) override {
+    ASSIGN_OR_RETURN(auto launched, isolation::launch(broker_, arguments, descriptors, patience()));
+    return Started{.pid = launched.pid, .pid_descriptor = std::move(launched.pid_descriptor)};
+  }
+  Result<int> end(const Started& child) override {
+    return isolation::end_of_launched(broker_, static_cast<pid_t>(child.pid), patience());
+  }
+
+ private:
+  static isolation::Broker::Clock::time_point patience() { return isolation::Broker::Clock::now() + kCompilerPatience; }
+  isolation::Broker& broker_;
+};
 
 std::unexpected<Error> off_by(const std::string& flag) {
   return fail(ErrorCode::kUnavailable, "it is off by " + flag + " false");
@@ -67,8 +90,8 @@ Result<void> HostIsolation::make_cpu_groups(unsigned threads) {
   return {};
 }
 
-// Beside networks it makes the file systems of calls. And it removes the cgroups, which this process may not do any
-// more then, or is too dead to.
+// Beside networks it makes the file systems of calls and starts compilers. And it removes the cgroups, which this
+// process may not do any more then, or is too dead to.
 Result<void> HostIsolation::start_broker() {
   std::vector<isolation::BrokerOperation> operations;
   if (options_.network) operations = isolation::network_operations(limits_);
@@ -81,6 +104,16 @@ Result<void> HostIsolation::start_broker() {
   for (auto& operation :
        isolation::apart_operations({.arguments = {"spore", "tenant-process"}, .processes_max = options_.processes_max}))
     operations.push_back(std::move(operation));
+  for (auto& operation :
+       isolation::launch_operations({.path = compiler::default_compiler(),
+                                     .descriptors = kCompilerDescriptors,
+                                     .check = [](const std::vector<std::string>& arguments) -> Result<void> {
+                                       std::vector<const char*> texts;
+                                       for (const std::string& argument : arguments) texts.push_back(argument.c_str());
+                                       TRY(compiler::parse_arguments(texts));
+                                       return {};
+                                     }}))
+    operations.push_back(std::move(operation));
   operations.push_back({.name = "tmpfs", .run = [](ByteSpan request) -> Result<isolation::BrokerReply> {
                           ASSIGN_OR_RETURN(const auto limits, host::parse_local_layer(request));
                           ASSIGN_OR_RETURN(auto root, host::make_tmpfs(limits));
@@ -89,6 +122,7 @@ Result<void> HostIsolation::start_broker() {
                           return reply;
                         }});
   ASSIGN_OR_RETURN(broker_, isolation::Broker::start(std::move(operations)));
+  compiler_starter_ = std::make_unique<BrokerStarter>(*broker_);
   host::set_tmpfs_maker([&broker = *broker_](const host::LocalLayer& limits) -> Result<UniqueFd> {
     const auto deadline = isolation::Broker::Clock::now() + kFileSystemPatience;
     ASSIGN_OR_RETURN(auto reply, broker.call("tmpfs", host::serialize(limits), deadline));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "compiler/child.h"
 #include "functions/registry.h"
 #include "isolation/boundary.h"
 #include "isolation/broker.h"
@@ -56,6 +57,8 @@ class HostIsolation {
   const std::optional<isolation::IpAddress>& resolver() const { return limits_.resolver; }
 
   isolation::Broker* broker() { return broker_.get(); }
+  // Null: there is no broker, and the host starts compilers itself.
+  compiler::ChildStarter* compiler_starter() { return compiler_starter_.get(); }
 
   // For functions::HostHooks.
   bool runs_apart(const functions::FunctionId& id, const functions::FunctionConfig& config) const;
@@ -77,6 +80,7 @@ class HostIsolation {
   std::optional<isolation::CpuGroups> cpu_groups_;
   Result<void> broker_started_;
   std::unique_ptr<isolation::Broker> broker_;  // outlives what is made through it
+  std::unique_ptr<compiler::ChildStarter> compiler_starter_;
   std::unique_ptr<isolation::NetworkPool> network_;
   UniqueFd faults_;
   int faults_error_ = 0;

@@ -269,7 +269,8 @@ Result<void> serve(const ServeOptions& options) {
   ASSIGN_OR_RETURN(const auto arena, start_runtime(host_key));
   const compiler::ChildCompiler compiler({.memory_bytes_max = options.compiler_mib_max << 20,
                                           .cpu_seconds_max = options.compiler_seconds_max,
-                                          .wall_seconds_max = options.compiler_seconds_max});
+                                          .wall_seconds_max = options.compiler_seconds_max},
+                                         compiler::default_compiler(), isolation->compiler_starter());
   functions::RegistryOptions registry_options;
   registry_options.host_key = host_key;
   ASSIGN_OR_RETURN(registry_options.cpu_level, wasm::cpu_level_of_this_machine());

@@ -68,51 +68,62 @@ Result<Bytes> read_memfd(int fd, uint64_t size_max_bytes) {
 // One running child. It is killed and waited for at the latest when this ends, so there is never a zombie.
 class Child {
  public:
-  Child(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
+  Child(ChildStarter& starter, ChildStarter::Started started) : starter_(starter), started_(std::move(started)) {}
   ~Child() {
-    if (pid_ <= 0) return;
+    if (ended_) return;
     kill();
+    pollfd end{fd(), POLLIN, 0};
+    while (::poll(&end, 1, -1) < 0 && errno == EINTR) {
+    }
     (void)wait();
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
-  int fd() const { return pidfd_.get(); }
-  void kill() const { ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0); }
-  // Blocks until it has ended.
-  Result<siginfo_t> wait() {
-    siginfo_t info{};
-    int result = 0;
-    do result = ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED);
-    while (result != 0 && errno == EINTR);
-    pid_ = -1;
-    if (result != 0) return fail_errno("wait for the compiler");
-    return info;
+  int fd() const { return started_.pid_descriptor.get(); }
+  void kill() const { ::syscall(SYS_pidfd_send_signal, fd(), SIGKILL, nullptr, 0); }
+  // Of one that has ended.
+  Result<int> wait() {
+    ended_ = true;
+    return starter_.end(started_);
   }
 
  private:
-  pid_t pid_;
-  UniqueFd pidfd_;
+  ChildStarter& starter_;
+  ChildStarter::Started started_;
+  bool ended_ = false;
 };
 
-struct SpawnFds {
-  int wasm, output, progress, messages;
+// Children of this process.
+class OwnStarter final : public ChildStarter {
+ public:
+  int64_t parent() const override { return ::getpid(); }
+  Result<Started> start(const std::filesystem::path& program, const std::vector<std::string>& arguments,
+                        std::span<const int> descriptors) override;
+  Result<int> end(const Started& child) override {
+    int status = 0;
+    pid_t ended = 0;
+    do ended = ::waitpid(static_cast<pid_t>(child.pid), &status, 0);
+    while (ended < 0 && errno == EINTR);
+    if (ended < 0) return fail_errno("wait for the compiler");
+    return status;
+  }
 };
 
-Result<std::unique_ptr<Child>> spawn(const std::filesystem::path& program, const std::vector<std::string>& arguments,
-                                     const SpawnFds& fds) {
+Result<ChildStarter::Started> OwnStarter::start(const std::filesystem::path& program,
+                                                const std::vector<std::string>& arguments,
+                                                std::span<const int> descriptors) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   if (::posix_spawn_file_actions_init(&actions) != 0 || ::posix_spawnattr_init(&attributes) != 0)
     return fail(ErrorCode::kInternal, "posix_spawn cannot be prepared");
   int error = ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  for (const auto& [from, to] : {std::pair{fds.messages, 1},
-                                 {fds.messages, 2},
-                                 {fds.wasm, kWasmFd},
-                                 {fds.output, kOutputFd},
-                                 {fds.progress, kProgressFd}})
-    if (error == 0) error = ::posix_spawn_file_actions_adddup2(&actions, from, to);
-  if (error == 0) error = ::posix_spawn_file_actions_addclosefrom_np(&actions, kProgressFd + 1);
+  int number = STDERR_FILENO;
+  for (const int to : {STDOUT_FILENO, STDERR_FILENO})
+    if (error == 0) error = ::posix_spawn_file_actions_adddup2(&actions, descriptors[0], to);
+  for (const int from : descriptors.subspan(1))
+    if (error == 0) error = ::posix_spawn_file_actions_adddup2(&actions, from, ++number);
+  if (error == 0) error = ::posix_spawn_file_actions_addclosefrom_np(&actions, number + 1);
 
   // Whatever the host blocks or ignores, the child starts with none of it.
   sigset_t none, all;
@@ -155,7 +166,7 @@ Result<std::unique_ptr<Child>> spawn(const std::filesystem::path& program, const
     }
     return refused;
   }
-  return std::make_unique<Child>(pid, std::move(pidfd));
+  return Started{.pid = pid, .pid_descriptor = std::move(pidfd)};
 }
 
 // Reads all progress that is there; false at the end of the stream.
@@ -212,12 +223,16 @@ std::unexpected<Error> killed_by(int signal, const std::string& words, const Chi
 
 }  // namespace
 
-ChildCompiler::ChildCompiler(ChildLimits limits, std::filesystem::path program)
-    : limits_(limits), program_(std::move(program)) {
-  if (!program_.empty()) return;
+std::filesystem::path default_compiler() {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  program_ = (error ? std::filesystem::path(".") : self.parent_path()) / "spore-compiler";
+  return (error ? std::filesystem::path(".") : self.parent_path()) / "spore-compiler";
+}
+
+ChildCompiler::ChildCompiler(ChildLimits limits, std::filesystem::path program, ChildStarter* starter)
+    : limits_(limits), program_(std::move(program)), starter_(starter) {
+  static OwnStarter own;
+  if (!starter_) starter_ = &own;
 }
 
 Result<Bytes> ChildCompiler::compile(ByteSpan wasm, const Options& options, const Progress& progress,
@@ -237,21 +252,23 @@ Result<Bytes> ChildCompiler::compile(ByteSpan wasm, const Options& options, cons
                        .memory_bytes_max = limits_.memory_bytes_max,
                        .cpu_seconds_max = limits_.cpu_seconds_max,
                        .output_bytes_max = kOutputBytesMax,
-                       .parent_pid = ::getpid()};
+                       .parent_pid = starter_->parent()};
   request.options.threads = std::clamp(options.threads, 1u, kThreadsMax);
   const auto deadline = Clock::now() + std::chrono::seconds(limits_.wall_seconds_max);
-  ASSIGN_OR_RETURN(auto child, spawn(program_, to_arguments(request),
-                                     {module.get(), output.get(), write_end.get(), messages.get()}));
+  ASSIGN_OR_RETURN(auto started,
+                   starter_->start(program_, to_arguments(request),
+                                   std::array{messages.get(), module.get(), output.get(), write_end.get()}));
+  Child child(*starter_, std::move(started));
   write_end.reset();
   module.reset();
 
   bool late = false;
   {
-    const std::stop_callback kill_on_stop(stop, [&child] { child->kill(); });
+    const std::stop_callback kill_on_stop(stop, [&child] { child.kill(); });
     bool more_progress = true;
     uint8_t last_step = 0;
     for (;;) {
-      pollfd waits[2] = {{child->fd(), POLLIN, 0}, {more_progress ? read_end.get() : -1, POLLIN, 0}};
+      pollfd waits[2] = {{child.fd(), POLLIN, 0}, {more_progress ? read_end.get() : -1, POLLIN, 0}};
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
       const int ready = ::poll(waits, 2, static_cast<int>(std::clamp<int64_t>(left.count(), 0, 60'000)));
       if (ready < 0 && errno != EINTR) return fail_errno("poll");
@@ -259,29 +276,30 @@ Result<Bytes> ChildCompiler::compile(ByteSpan wasm, const Options& options, cons
       if (waits[0].revents != 0) break;
       if (Clock::now() >= deadline && !late) {
         late = true;
-        child->kill();
+        child.kill();
       }
     }
   }
-  ASSIGN_OR_RETURN(const siginfo_t end, child->wait());
-  if (end.si_code == CLD_EXITED && end.si_status == kExitObject) {
-    if (progress) progress(1);
-    return read_memfd(output.get(), kOutputBytesMax);
-  }
-  if (end.si_code == CLD_EXITED && end.si_status == kExitError) {
-    ASSIGN_OR_RETURN(const auto bytes, read_memfd(output.get(), kMessageBytesMax));
-    return std::unexpected(parse_error(bytes));
-  }
-  if (end.si_code == CLD_EXITED && end.si_status == kExitOutOfMemory) return out_of_memory(limits_);
-  const auto words = words_in(messages.get());
-  if (end.si_code == CLD_EXITED)
+  ASSIGN_OR_RETURN(const int status, child.wait());
+  if (WIFEXITED(status)) {
+    const int code = WEXITSTATUS(status);
+    if (code == kExitObject) {
+      if (progress) progress(1);
+      return read_memfd(output.get(), kOutputBytesMax);
+    }
+    if (code == kExitError) {
+      ASSIGN_OR_RETURN(const auto bytes, read_memfd(output.get(), kMessageBytesMax));
+      return std::unexpected(parse_error(bytes));
+    }
+    if (code == kExitOutOfMemory) return out_of_memory(limits_);
     return fail(ErrorCode::kInternal,
-                "the compiler ended with exit code " + std::to_string(end.si_status) + last_line(words));
+                "the compiler ended with exit code " + std::to_string(code) + last_line(words_in(messages.get())));
+  }
   if (stop.stop_requested()) return fail(ErrorCode::kUnavailable, "the compilation was given up");
   if (late)
     return fail(ErrorCode::kResourceExhausted,
                 "the compiler took longer than " + std::to_string(limits_.wall_seconds_max) + " s");
-  return killed_by(end.si_status, words, limits_);
+  return killed_by(WTERMSIG(status), words_in(messages.get()), limits_);
 }
 
 }  // namespace spore::compiler

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <stop_token>
+#include <string>
+#include <vector>
 
 #include "base/fd.h"
 #include "compiler/options.h"
@@ -16,10 +19,32 @@ struct ChildLimits {
   uint64_t wall_seconds_max = 600;
 };
 
+// Who starts the children. Any thread.
+class ChildStarter {
+ public:
+  struct Started {
+    int64_t pid = 0;
+    UniqueFd pid_descriptor;  // readable once it has ended; it is killed by it
+  };
+
+  virtual ~ChildStarter() = default;
+  // The process whose child it will be.
+  virtual int64_t parent() const = 0;
+  // `descriptors`: its standard output and error, then kWasmFd, kOutputFd, kProgressFd (child_protocol.h).
+  virtual Result<Started> start(const std::filesystem::path& program, const std::vector<std::string>& arguments,
+                                std::span<const int> descriptors) = 0;
+  // The status, as of waitpid, of one whose descriptor is readable; afterwards it is forgotten.
+  virtual Result<int> end(const Started& child) = 0;
+};
+
+// spore-compiler, beside this program's own file.
+std::filesystem::path default_compiler();
+
 class ChildCompiler {
  public:
-  // `program`: the spore-compiler binary; by default the one beside this program's own file.
-  explicit ChildCompiler(ChildLimits limits = {}, std::filesystem::path program = {});
+  // `starter`: null: this process starts them itself; outlives it.
+  explicit ChildCompiler(ChildLimits limits = {}, std::filesystem::path program = default_compiler(),
+                         ChildStarter* starter = nullptr);
 
   // The object in its serialised form. kInvalidModule: the module's fault, with byte offset and reason.
   // kResourceExhausted: it ran into a limit, which the message names. kUnavailable: `stop` was requested.
@@ -29,6 +54,7 @@ class ChildCompiler {
  private:
   ChildLimits limits_;
   std::filesystem::path program_;
+  ChildStarter* starter_;
 };
 
 }  // namespace spore::compiler

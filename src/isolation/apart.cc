@@ -11,9 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <memory>
-#include <set>
+
+#include "isolation/started.h"
 
 namespace spore::isolation {
 
@@ -22,56 +24,6 @@ namespace {
 constexpr unsigned long kNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
 constexpr int kSocketBytes = 4 << 20;
-
-// Those that the broker has started, and has not been asked about since they ended.
-class Started {
- public:
-  Started() = default;
-  Started(const Started&) = delete;
-  Started& operator=(const Started&) = delete;
-  ~Started() {
-    for (const pid_t pid : pids_) ::kill(pid, SIGKILL);
-    for (const pid_t pid : pids_)
-      while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-      }
-  }
-  size_t count() const { return pids_.size(); }
-  bool has(pid_t pid) const { return pids_.contains(pid); }
-  void add(pid_t pid) { pids_.insert(pid); }
-  void forget(pid_t pid) { pids_.erase(pid); }
-
- private:
-  std::set<pid_t> pids_;
-};
-
-// Between clone and exec, in a process that had one thread.
-[[noreturn]] void become(int program, int socket, int standard_error, const std::vector<std::string>& arguments) {
-  ::setsid();
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // What others taught the branch predictor is forgotten before this process runs, and the other way round; loads do
-  // not pass stores. Where neither the processor nor the kernel knows that, it is done without.
-  for (const unsigned long what : {PR_SPEC_INDIRECT_BRANCH, PR_SPEC_STORE_BYPASS})
-    ::prctl(PR_SET_SPECULATION_CTRL, what, PR_SPEC_FORCE_DISABLE, 0, 0);
-  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  // Out of the way of where they go.
-  constexpr int kClear = 16;
-  socket = ::fcntl(socket, F_DUPFD, kClear);
-  standard_error = ::fcntl(standard_error, F_DUPFD, kClear);
-  program = ::fcntl(program, F_DUPFD, kClear);
-  constexpr int kProgram = kApartSocket + 1;
-  if (::dup2(socket, kApartSocket) < 0 || ::dup2(standard_error, STDERR_FILENO) < 0 ||
-      ::dup3(program, kProgram, O_CLOEXEC) < 0 || ::close_range(kProgram + 1, ~0U, 0) != 0)
-    ::_exit(127);
-  std::vector<char*> argv;
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  char* environment[] = {nullptr};
-  ::syscall(SYS_execveat, kProgram, "", argv.data(), environment, AT_EMPTY_PATH);
-  ::_exit(127);
-}
 
 Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
   if (started.count() >= program.processes_max)
@@ -88,17 +40,19 @@ Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
   UniqueFd said(ends[0]), says(ends[1]);
   const long pid = ::syscall(SYS_clone, kNamespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
-  if (pid == 0) become(file.get(), its.get(), says.get(), program.arguments);
-  if (pid < 0) return fail(ErrorCode::kUnavailable, fail_errno("start a process in namespaces").error().message);
-  started.add(static_cast<pid_t>(pid));
-  UniqueFd pid_descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  if (!pid_descriptor.valid()) {
-    const auto error = fail_errno("pidfd_open");
-    ::kill(static_cast<pid_t>(pid), SIGKILL);
-    ::waitpid(static_cast<pid_t>(pid), nullptr, 0);
-    started.forget(static_cast<pid_t>(pid));
-    return error;
+  if (pid == 0) {
+    ::setsid();
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // What others taught the branch predictor is forgotten before this process runs, and the other way round; loads do
+    // not pass stores. Where neither the processor nor the kernel knows that, it is done without.
+    for (const unsigned long what : {PR_SPEC_INDIRECT_BRANCH, PR_SPEC_STORE_BYPASS})
+      ::prctl(PR_SET_SPECULATION_CTRL, what, PR_SPEC_FORCE_DISABLE, 0, 0);
+    char* environment[] = {nullptr};
+    become(file.get(), std::array{0, 1, says.get(), its.get()}, std::array{0, 1, STDERR_FILENO, kApartSocket},
+           program.arguments, environment);
   }
+  if (pid < 0) return fail(ErrorCode::kUnavailable, fail_errno("start a process in namespaces").error().message);
+  ASSIGN_OR_RETURN(auto pid_descriptor, started.add(static_cast<pid_t>(pid)));
   ByteWriter out;
   out.write(static_cast<int32_t>(pid));
   BrokerReply reply{.bytes = out.take()};
@@ -106,33 +60,6 @@ Result<BrokerReply> start_one(const ApartProgram& program, Started& started) {
   reply.descriptors.push_back(std::move(ours));
   reply.descriptors.push_back(std::move(said));
   return reply;
-}
-
-Result<pid_t> one_of(ByteSpan request, const Started& started) {
-  ByteReader in(request);
-  const pid_t pid = in.read<int32_t>();
-  if (!in.ok() || !in.at_end() || !started.has(pid))
-    return fail(ErrorCode::kInvalidArgument, "no process of a tenant has that number");
-  return pid;
-}
-
-// It is there, at least as what nobody has waited for: its number is no other's.
-Result<BrokerReply> kill_one(ByteSpan request, const Started& started) {
-  ASSIGN_OR_RETURN(const pid_t pid, one_of(request, started));
-  ::kill(pid, SIGKILL);
-  return BrokerReply();
-}
-
-Result<BrokerReply> end_of_one(ByteSpan request, Started& started) {
-  ASSIGN_OR_RETURN(const pid_t pid, one_of(request, started));
-  int status = 0;
-  const pid_t ended = ::waitpid(pid, &status, WNOHANG);
-  if (ended == 0) return fail(ErrorCode::kFailedPrecondition, "the process still runs");
-  if (ended < 0) return fail_errno("wait for a process");
-  started.forget(pid);
-  ByteWriter out;
-  out.write(static_cast<int32_t>(status));
-  return BrokerReply{.bytes = out.take()};
 }
 
 Result<void> mount_or_fail(const char* what, const char* type, const std::string& at, unsigned long flags,
@@ -159,8 +86,8 @@ std::vector<BrokerOperation> apart_operations(ApartProgram program) {
                    return request.empty() ? start_one(program, *started)
                                           : fail(ErrorCode::kInvalidArgument, "a process starts without a request");
                  }});
-  out.push_back({.name = "apart_kill", .run = [started](ByteSpan request) { return kill_one(request, *started); }});
-  out.push_back({.name = "apart_ended", .run = [started](ByteSpan request) { return end_of_one(request, *started); }});
+  out.push_back({.name = "apart_kill", .run = [started](ByteSpan request) { return started->kill(request); }});
+  out.push_back({.name = "apart_ended", .run = [started](ByteSpan request) { return started->end(request); }});
   return out;
 }
 

@@ -51,6 +51,40 @@ int poll_until(std::span<pollfd> descriptors, Clock::time_point deadline) {
   return ::ppoll(descriptors.data(), descriptors.size(), bounded ? &left : nullptr, nullptr);
 }
 
+// The part of a message that carries descriptors.
+class Control {
+ public:
+  void put(msghdr& message, std::span<const int> descriptors) {
+    if (descriptors.empty()) return;
+    message.msg_control = bytes_.data();
+    message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* const first = CMSG_FIRSTHDR(&message);
+    first->cmsg_level = SOL_SOCKET;
+    first->cmsg_type = SCM_RIGHTS;
+    first->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(first), descriptors.data(), descriptors.size_bytes());
+  }
+  void make_room(msghdr& message) {
+    message.msg_control = bytes_.data();
+    message.msg_controllen = bytes_.size();
+  }
+  static std::vector<UniqueFd> take(msghdr& message) {
+    std::vector<UniqueFd> out;
+    for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+      if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+      for (size_t at = 0; at + sizeof(int) <= part->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(part) + at, sizeof(fd));
+        out.emplace_back(fd);
+      }
+    }
+    return out;
+  }
+
+ private:
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kBrokerDescriptorsMax * sizeof(int))> bytes_{};
+};
+
 // ---- the broker's side ----------------------------------------------------------------------------------------------
 
 void answer(int socket, uint64_t id, Result<BrokerReply> result) {
@@ -73,40 +107,40 @@ void answer(int socket, uint64_t id, Result<BrokerReply> result) {
     body.assign(message.begin(), message.end());
   }
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {body.data(), body.size()}}};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kBrokerDescriptorsMax * sizeof(int))> control{};
+  std::vector<int> numbers;
+  for (const UniqueFd& fd : descriptors) numbers.push_back(fd.get());
+  Control control;
   msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
-  if (!descriptors.empty()) {
-    message.msg_control = control.data();
-    message.msg_controllen = CMSG_SPACE(descriptors.size() * sizeof(int));
-    cmsghdr* const first = CMSG_FIRSTHDR(&message);
-    first->cmsg_level = SOL_SOCKET;
-    first->cmsg_type = SCM_RIGHTS;
-    first->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
-    for (size_t i = 0; i < descriptors.size(); ++i) {
-      const int fd = descriptors[i].get();
-      std::memcpy(CMSG_DATA(first) + i * sizeof(int), &fd, sizeof(fd));
-    }
-  }
+  control.put(message, numbers);
   // Whoever does not read its answers loses them; the broker waits for nobody.
   (void)::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-Result<BrokerReply> carry_out(std::vector<BrokerOperation>& operations, const RequestHeader& header, ByteSpan request) {
+Result<BrokerReply> carry_out(std::vector<BrokerOperation>& operations, const RequestHeader& header, ByteSpan request,
+                              std::span<const UniqueFd> given) {
   if (header.reserved != 0) return fail(ErrorCode::kInvalidArgument, "a request with a field that must be 0");
   if (header.operation >= operations.size())
     return fail(ErrorCode::kInvalidArgument, "there is no operation " + std::to_string(header.operation));
+  BrokerOperation& operation = operations[header.operation];
+  if (given.size() != operation.descriptors)
+    return fail(ErrorCode::kInvalidArgument, std::to_string(given.size()) +
+                                                 " descriptors came with a request that has " +
+                                                 std::to_string(operation.descriptors));
   if (header.deadline_ns <= to_ns(Clock::now()))
-    return fail(ErrorCode::kDeadlineExceeded, operations[header.operation].name + ": too late when its turn came");
-  return operations[header.operation].run(request);
+    return fail(ErrorCode::kDeadlineExceeded, operation.name + ": too late when its turn came");
+  return operation.run_with ? operation.run_with(request, given) : operation.run(request);
 }
 
 // One request. False when there will be no more.
 bool serve_one(int socket, std::vector<BrokerOperation>& operations, Bytes& buffer) {
   iovec part{buffer.data(), buffer.size()};
-  msghdr message{.msg_iov = &part, .msg_iovlen = 1};  // no room for descriptors: the kernel closes any that are sent
-  const ssize_t n = ::recvmsg(socket, &message, MSG_DONTWAIT);
+  msghdr message{.msg_iov = &part, .msg_iovlen = 1};
+  Control control;
+  control.make_room(message);
+  const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
-  if (n == 0 && (message.msg_flags & MSG_CTRUNC) == 0) return false;
+  const std::vector<UniqueFd> given = Control::take(message);
+  if (n == 0 && given.empty() && (message.msg_flags & MSG_CTRUNC) == 0) return false;
   RequestHeader header;
   if (static_cast<size_t>(n) < sizeof(header)) return true;  // nobody to answer
   std::memcpy(&header, buffer.data(), sizeof(header));
@@ -115,11 +149,11 @@ bool serve_one(int socket, std::vector<BrokerOperation>& operations, Bytes& buff
            fail(ErrorCode::kInvalidArgument,
                 "a request of more than " + std::to_string(kBrokerMessageBytesMax) + " bytes"));
   else if (message.msg_flags & MSG_CTRUNC)
-    answer(socket, header.id, fail(ErrorCode::kInvalidArgument, "a request with descriptors"));
+    answer(socket, header.id, fail(ErrorCode::kInvalidArgument, "a request with too many descriptors"));
   else
     answer(socket, header.id,
            carry_out(operations, header,
-                     ByteSpan(buffer).subspan(sizeof(header), static_cast<size_t>(n) - sizeof(header))));
+                     ByteSpan(buffer).subspan(sizeof(header), static_cast<size_t>(n) - sizeof(header)), given));
   return true;
 }
 
@@ -210,8 +244,8 @@ Result<uint32_t> Broker::index_of(std::string_view operation) const {
   return static_cast<uint32_t>(found - names_.begin());
 }
 
-Result<void> Broker::send(uint64_t id, uint32_t operation, bool answer, ByteSpan request,
-                          Clock::time_point deadline) const {
+Result<void> Broker::send(uint64_t id, uint32_t operation, bool answer, ByteSpan request, Clock::time_point deadline,
+                          std::span<const int> descriptors) const {
   RequestHeader header{.id = answer ? id : 0, .deadline_ns = to_ns(deadline), .operation = operation};
   // A request that waits for no answer has been handed over in time if it could be sent in time.
   if (!answer) header.deadline_ns = INT64_MAX;
@@ -220,7 +254,9 @@ Result<void> Broker::send(uint64_t id, uint32_t operation, bool answer, ByteSpan
                 names_[operation] + ": a request of " + std::to_string(request.size()) + " bytes; at most " +
                     std::to_string(kBrokerMessageBytesMax - sizeof(header)) + " are possible");
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {const_cast<uint8_t*>(request.data()), request.size()}}};
-  const msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
+  msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
+  Control control;
+  control.put(message, descriptors);
   for (;;) {
     if (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return {};
     if (errno == EPIPE || errno == ECONNRESET) return fail(ErrorCode::kUnavailable, ended_message());
@@ -236,8 +272,10 @@ Result<void> Broker::post(std::string_view operation, ByteSpan request, Clock::t
   return send(0, index, false, request, deadline);
 }
 
-Result<BrokerReply> Broker::call(std::string_view operation, ByteSpan request, Clock::time_point deadline) {
+Result<BrokerReply> Broker::call(std::string_view operation, ByteSpan request, Clock::time_point deadline,
+                                 std::span<const int> descriptors) {
   ASSIGN_OR_RETURN(const uint32_t index, index_of(operation));
+  CHECK(descriptors.size() <= kBrokerDescriptorsMax, descriptors.size());
   Waiter self;
   uint64_t id = 0;
   {
@@ -246,7 +284,7 @@ Result<BrokerReply> Broker::call(std::string_view operation, ByteSpan request, C
     id = ++state->last_id;
     state->waiting.emplace(id, &self);
   }
-  auto sent = send(id, index, true, request, deadline);
+  auto sent = send(id, index, true, request, deadline, descriptors);
   auto state = state_.lock();
   while (sent && !self.answered && !state->ended && Clock::now() < deadline) {
     if (state->reading) {
@@ -273,24 +311,14 @@ bool Broker::read_one(Clock::time_point deadline) {
   if (poll_until({&ready, 1}, deadline) <= 0) return true;
   ReplyHeader header;
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {buffer_.data(), buffer_.size()}}};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kBrokerDescriptorsMax * sizeof(int))> control{};
-  msghdr message{.msg_iov = parts.data(),
-                 .msg_iovlen = parts.size(),
-                 .msg_control = control.data(),
-                 .msg_controllen = control.size()};
+  msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
+  Control control;
+  control.make_room(message);
   const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
   if (n == 0) return false;
   CHECK(static_cast<size_t>(n) >= sizeof(header), n);
-  BrokerReply reply;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    for (size_t at = 0; at + sizeof(int) <= part->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part) + at, sizeof(fd));
-      reply.descriptors.emplace_back(fd);
-    }
-  }
+  BrokerReply reply{.descriptors = Control::take(message)};
   const ByteSpan body = ByteSpan(buffer_).first(static_cast<size_t>(n) - sizeof(header));
   auto state = state_.lock();
   const auto waiter = state->waiting.find(header.id);

@@ -19,6 +19,7 @@
 #include <condition_variable>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -32,7 +33,7 @@
 namespace spore::isolation {
 
 constexpr size_t kBrokerMessageBytesMax = 64 << 10;  // of a request or an answer, with its header
-constexpr size_t kBrokerDescriptorsMax = 16;         // of an answer; a request has none
+constexpr size_t kBrokerDescriptorsMax = 16;         // of a request or an answer
 
 struct BrokerReply {
   Bytes bytes;
@@ -44,6 +45,9 @@ struct BrokerReply {
 struct BrokerOperation {
   std::string name;
   std::move_only_function<Result<BrokerReply>(ByteSpan request)> run;
+  // Or, where requests come with exactly so many descriptors, which are closed afterwards:
+  size_t descriptors = 0;
+  std::move_only_function<Result<BrokerReply>(ByteSpan request, std::span<const UniqueFd> given)> run_with = nullptr;
 };
 
 class Broker {
@@ -60,7 +64,8 @@ class Broker {
 
   // Any thread. What the operation answers; kDeadlineExceeded where the answer has not come by then (a request that is
   // still waiting is then not carried out); kUnavailable where the broker has ended.
-  Result<BrokerReply> call(std::string_view operation, ByteSpan request, Clock::time_point deadline);
+  Result<BrokerReply> call(std::string_view operation, ByteSpan request, Clock::time_point deadline,
+                           std::span<const int> descriptors = {});
   // The same, but waits for no answer: later requests find it done. The deadline is for handing it over.
   Result<void> post(std::string_view operation, ByteSpan request, Clock::time_point deadline);
 
@@ -81,7 +86,8 @@ class Broker {
 
   Broker(pid_t pid, UniqueFd socket, std::vector<std::string> names);
   Result<uint32_t> index_of(std::string_view operation) const;
-  Result<void> send(uint64_t id, uint32_t operation, bool answer, ByteSpan request, Clock::time_point deadline) const;
+  Result<void> send(uint64_t id, uint32_t operation, bool answer, ByteSpan request, Clock::time_point deadline,
+                    std::span<const int> descriptors = {}) const;
   // Waits for one packet until the deadline, and gives it to its waiter. False: there will be no more.
   bool read_one(Clock::time_point deadline);
   std::string ended_message() const;

@@ -63,6 +63,14 @@ std::vector<BrokerOperation> operations() {
                    writer.write(open);
                    return BrokerReply{.bytes = writer.take()};
                  }});
+  out.push_back({.name = "given",
+                 .descriptors = 2,
+                 .run_with = [](ByteSpan, std::span<const UniqueFd> given) -> Result<BrokerReply> {
+                   ByteWriter writer;  // sizes of two files
+                   writer.write(static_cast<uint32_t>(100 * ::lseek(given[0].get(), 0, SEEK_END) +
+                                                      ::lseek(given[1].get(), 0, SEEK_END)));
+                   return BrokerReply{.bytes = writer.take()};
+                 }});
   out.push_back({"too-large",
                  [](ByteSpan) -> Result<BrokerReply> { return BrokerReply{.bytes = Bytes(kBrokerMessageBytesMax)}; }});
   return out;
@@ -227,7 +235,20 @@ TEST_F(BrokerTest, RefusesMalformedRequests) {
   EXPECT_TRUE(broker_->call("echo", {}, in(5s)).has_value());
 }
 
-TEST_F(BrokerTest, TakesNoDescriptors) {
+TEST_F(BrokerTest, ARequestMayHaveDescriptorsWhichAreClosedAfterIt) {
+  const uint32_t before = number(broker_->call("descriptors", {}, in(5s)));
+  const auto first = make_memfd("first", as_bytes("12")), second = make_memfd("second", as_bytes("345"));
+  const int both[] = {first->get(), second->get()};
+  EXPECT_EQ(number(broker_->call("given", {}, in(5s), both)), 203u);
+  for (const std::span<const int> wrong : {std::span(both).first(1), std::span<const int>()}) {
+    const auto reply = broker_->call("given", {}, in(5s), wrong);
+    ASSERT_FALSE(reply.has_value());
+    EXPECT_EQ(reply.error().code, ErrorCode::kInvalidArgument);
+  }
+  EXPECT_EQ(number(broker_->call("descriptors", {}, in(5s))), before);
+}
+
+TEST_F(BrokerTest, TakesNoDescriptorsThatItDidNotAskFor) {
   const int socket = BrokerTestAccess::socket(*broker_);
   const uint32_t before = number(broker_->call("descriptors", {}, in(5s)));
   Bytes request = packet(5, 0);
@@ -241,7 +262,7 @@ TEST_F(BrokerTest, TakesNoDescriptors) {
   ASSERT_EQ(::sendmsg(socket, &message, 0), static_cast<ssize_t>(request.size()));
   const auto answer = read_raw(socket, 5'000);
   ASSERT_TRUE(answer.has_value());
-  EXPECT_EQ(answer->text, "a request with descriptors");
+  EXPECT_EQ(answer->text, "1 descriptors came with a request that has 0");
   EXPECT_EQ(number(broker_->call("descriptors", {}, in(5s))), before);
 }
 
