@@ -325,12 +325,13 @@ class Confinement(Apart):
         # The scan finds what is there: in the other's process, and this tenant's own in its own.
         def holds(process, text):
             return any(text in page for page in memory_of(process))
-        self.assertTrue(holds(other, self.SECRET.encode()))
-        self.assertTrue(holds(pid, b"quiet"))
-        self.assertFalse(holds(pid, self.SECRET.encode()))
         with open(os.path.join(host.data, "key"), "rb") as file:
             key = file.read()
-        self.assertFalse(holds(pid, key[-32:]))
+        if not SANITIZED:  # whose memory is not read so
+            self.assertTrue(holds(other, self.SECRET.encode()))
+            self.assertTrue(holds(pid, b"quiet"))
+            self.assertFalse(holds(pid, self.SECRET.encode()))
+            self.assertFalse(holds(pid, key[-32:]))
 
         with open(f"/proc/{pid}/environ", "rb") as file:
             self.assertEqual(file.read(), b"")
