@@ -1,9 +1,12 @@
 // Guests that give up their seat between any two instructions, and go on there as if nothing had been.
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <atomic>
+#include <functional>
 #include <thread>
 
+#include "base/check.h"
 #include "faaslet/faaslet.h"
 #include "support/runtime.h"
 
@@ -198,6 +201,58 @@ TEST_P(Preemption, OfAnEarlierCallDoesNothing) {
   EXPECT_EQ(faaslet->start(seat, testing::exported_function(faaslet->module(), "run"), {&rounds, 1}).kind,
             Outcome::Kind::kReturned);
   seat.end_call();
+}
+
+// Of signals that wait to be handled the kernel keeps one.
+const HostFunction kSends = [](HostCall& call) {
+  sigset_t one, before;
+  sigemptyset(&one);
+  sigaddset(&one, SIGURG);
+  pthread_sigmask(SIG_BLOCK, &one, &before);
+  call.state<std::function<void()>>()();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  call.set_result<uint32_t>(0, 0);
+  return HostResult::kDone;
+};
+constexpr std::string_view kSendsAndGoesOn = R"((module
+  (import "test" "f" (func $f (param i32) (result i32)))
+  (func (export "run") (local $i i32)
+    (drop (call $f (i32.const 0)))
+    (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const 1000))))))
+  )";
+
+Outcome after(Seat& seat, const std::function<void(uint64_t generation)>& send) {
+  auto ready = prepare(std::string(kSendsAndGoesOn));
+  CHECK(ready.has_value());
+  std::function<void()> sends = [&send, generation = seat.begin_call()] { send(generation); };
+  auto faaslet = restore(*ready, {&kSends, 1}, &sends);
+  const Outcome outcome = faaslet->start(seat, testing::exported_function(faaslet->module(), "run"));
+  seat.end_call();
+  return outcome;
+}
+
+TEST(Signals, ThatMergeLoseNothing) {
+  Seat& seat = testing::seat();
+  const auto waits = [] {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGURG) == 1;
+  };
+  const auto offer = [&] {
+    seat.offer_core(true);
+    while (!waits()) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    seat.offer_core(false);
+  };
+  Outcome outcome = after(seat, [&](uint64_t generation) { seat.preempt(generation), seat.interrupt(generation); });
+  EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
+  outcome = after(seat, [&](uint64_t generation) { seat.interrupt(generation), seat.preempt(generation); });
+  EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
+  outcome = after(seat, [&](uint64_t generation) { offer(), seat.preempt(generation); });
+  EXPECT_EQ(outcome.kind, Outcome::Kind::kParked);
+  EXPECT_TRUE(outcome.wait.preempted);
+  outcome = after(seat, [&](uint64_t generation) { offer(), seat.interrupt(generation); });
+  EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
+  EXPECT_EQ(outcome.trap.kind, wasm::TrapKind::kInterrupted);
 }
 
 }  // namespace

@@ -68,11 +68,12 @@ std::vector<BrokerOperation> launch_operations(LaunchProgram program) {
   const auto started = std::make_shared<Started>();
   const size_t descriptors = program.descriptors;
   std::vector<BrokerOperation> out;
-  out.push_back({.name = "launch",
-                 .descriptors = descriptors,
-                 .run_with = [program = std::move(program), started](ByteSpan request, std::span<const UniqueFd> given) {
-                   return start_one(program, request, given, *started);
-                 }});
+  out.push_back(
+      {.name = "launch",
+       .descriptors = descriptors,
+       .run_with = [program = std::move(program), started](ByteSpan request, std::span<const UniqueFd> given) {
+         return start_one(program, request, given, *started);
+       }});
   out.push_back({.name = "launch_ended", .run = [started](ByteSpan request) { return started->end(request); }});
   return out;
 }

@@ -19,14 +19,14 @@ Broker::Clock::time_point soon() { return Broker::Clock::now() + 10s; }
 class LaunchTest : public testing::Test {
  protected:
   std::unique_ptr<Broker> broker(size_t running_max = 4) {
-    auto started = Broker::start(launch_operations(
-        {.path = "/bin/sh",
-         .descriptors = 2,
-         .running_max = running_max,
-         .check = [](const std::vector<std::string>& arguments) -> Result<void> {
-           if (arguments.size() == 2 && arguments[0] == "-c") return {};
-           return fail(ErrorCode::kInvalidArgument, "not with these");
-         }}));
+    auto started =
+        Broker::start(launch_operations({.path = "/bin/sh",
+                                         .descriptors = 2,
+                                         .running_max = running_max,
+                                         .check = [](const std::vector<std::string>& arguments) -> Result<void> {
+                                           if (arguments.size() == 2 && arguments[0] == "-c") return {};
+                                           return fail(ErrorCode::kInvalidArgument, "not with these");
+                                         }}));
     EXPECT_TRUE(started) << started.error().message;
     return std::move(*started);
   }
@@ -53,10 +53,9 @@ class LaunchTest : public testing::Test {
 TEST_F(LaunchTest, ItHasTheDescriptorsNoEnvironmentAndNoRights) {
   ::setenv("SPORE_TEST_SECRET", "told", 1);
   const auto helper = broker();
-  const auto launched =
-      start(*helper,
-            "ls /proc/self/fd | tr '\\n' ' '; cat /proc/self/fd/3; echo; cat /proc/$$/environ;"
-            "grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs|PPid)' /proc/$$/status >&2; exit 5");
+  const auto launched = start(*helper,
+                              "ls /proc/self/fd | tr '\\n' ' '; cat /proc/self/fd/3; echo; cat /proc/$$/environ;"
+                              "grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs|PPid)' /proc/$$/status >&2; exit 5");
   ::unsetenv("SPORE_TEST_SECRET");
   ASSERT_TRUE(launched) << launched.error().message;
   EXPECT_EQ(WEXITSTATUS(wait_for(*helper, *launched)), 5);
@@ -103,9 +102,8 @@ TEST_F(LaunchTest, WhatItHasStartedEndsWithIt) {
 }
 
 TEST_F(LaunchTest, WhatIsNotThereIsSaid) {
-  auto helper = Broker::start(launch_operations({.path = "/nowhere/program", .check = [](const auto&) -> Result<void> {
-                                                   return {};
-                                                 }}));
+  auto helper = Broker::start(
+      launch_operations({.path = "/nowhere/program", .check = [](const auto&) -> Result<void> { return {}; }}));
   ASSERT_TRUE(helper);
   const auto refused = launch(**helper, {}, std::array{STDERR_FILENO}, soon());
   ASSERT_FALSE(refused);
