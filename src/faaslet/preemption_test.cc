@@ -227,6 +227,7 @@ Outcome after(Seat& seat, const std::function<void(uint64_t generation)>& send) 
   std::function<void()> sends = [&send, generation = seat.begin_call()] { send(generation); };
   auto faaslet = restore(*ready, {&kSends, 1}, &sends);
   const Outcome outcome = faaslet->start(seat, testing::exported_function(faaslet->module(), "run"));
+  seat.offer_core(false);
   seat.end_call();
   return outcome;
 }
@@ -241,7 +242,6 @@ TEST(Signals, ThatMergeLoseNothing) {
   const auto offer = [&] {
     seat.offer_core(true);
     while (!waits()) std::this_thread::sleep_for(std::chrono::microseconds(100));
-    seat.offer_core(false);
   };
   Outcome outcome = after(seat, [&](uint64_t generation) { seat.preempt(generation), seat.interrupt(generation); });
   EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
@@ -253,6 +253,16 @@ TEST(Signals, ThatMergeLoseNothing) {
   outcome = after(seat, [&](uint64_t generation) { offer(), seat.interrupt(generation); });
   EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
   EXPECT_EQ(outcome.trap.kind, wasm::TrapKind::kInterrupted);
+  // Taken away, as the kernel does with that of a timer that stops.
+  outcome = after(seat, [&](uint64_t generation) {
+    seat.interrupt(generation);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGURG);
+    ASSERT_EQ(sigwaitinfo(&one, nullptr), SIGURG);
+    seat.offer_core(false);
+  });
+  EXPECT_EQ(outcome.kind, Outcome::Kind::kTrapped);
 }
 
 }  // namespace

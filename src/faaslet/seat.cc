@@ -334,6 +334,17 @@ void Seat::offer_core(bool offers) {
   const timespec every{.tv_sec = 0, .tv_nsec = offers ? kOfferEvery.count() : 0};
   const itimerspec times{.it_interval = every, .it_value = every};
   ::timer_settime(*state_->offer_timer, 0, &times, nullptr);
+  if (!offers) ask_again();
+}
+
+// Signals merge, and the kernel (from Linux 6.13 on) drops that of a timer which was stopped before it was handled,
+// with all that it stood for.
+void Seat::ask_again() const {
+  const uint64_t current = state_->current.load(std::memory_order_relaxed);
+  if (current == 0) return;
+  if (state_->requested.load(std::memory_order_acquire) == current ||
+      state_->preempted.load(std::memory_order_acquire) == current)
+    ::syscall(SYS_tgkill, ::getpid(), state_->thread, kInterruptSignal);
 }
 
 bool Seat::interrupted() const {
@@ -364,6 +375,7 @@ bool Seat::end_cpu_limit() {
   state_->cpu_limited = false;
   const itimerspec none{};
   ::timer_settime(*state_->cpu_timer, 0, &none, nullptr);
+  ask_again();
   if (state_->cpu_limit.quota) count_cpu(*state_);
   return state_->cpu_used_up;
 }

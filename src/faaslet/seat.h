@@ -57,6 +57,8 @@ class Seat {
   bool end_cpu_limit();
 
  private:
+  void ask_again() const;
+
   std::unique_ptr<State> state_;
 };
 
