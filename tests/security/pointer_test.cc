@@ -24,6 +24,7 @@
 #include <thread>
 
 #include "arguments.h"
+#include "base/guarded.h"
 #include "host/child_calls.h"
 #include "host/state_access.h"
 #include "network_world.h"
@@ -604,7 +605,8 @@ TEST_F(Pointers, BytesThatAnotherFaasletFlipsMeanwhile) {
     probe.steps.back().operands = operands_of(*arguments, base);
     probe.steps.back().repeat = 50;
 
-    std::atomic<bool> flipping = false, over = false;
+    std::atomic<bool> flipping = false;
+    Guarded<bool> over(false);  // `stop` is for as long as it is not
     std::function<void()> stop;
     std::thread flipper([&] {
       // Until it is interrupted; its deadline is for a test that has gone wrong.
@@ -614,7 +616,7 @@ TEST_F(Pointers, BytesThatAnotherFaasletFlipsMeanwhile) {
       });
       EXPECT_EQ(probed.result.kind, CallResult::Kind::kInterrupted) << shown(probed);
       expect_kept(probed, full_name(declaration));
-      over = true;
+      *over.lock() = true;
     });
     while (!flipping) std::this_thread::yield();
     const auto until = faaslet::Clock::now() + time;
@@ -625,10 +627,12 @@ TEST_F(Pointers, BytesThatAnotherFaasletFlipsMeanwhile) {
       expect_kept(probed, full_name(declaration));
       EXPECT_EQ(changed_outside(probed, 0, 0), std::nullopt) << full_name(declaration) << shown(probed);
     } while (faaslet::Clock::now() < until);
-    while (!over) {
-      stop();
-      std::this_thread::sleep_for(milliseconds(1));
-    }
+    const auto ask = [&] {
+      auto ended = over.lock();
+      if (!*ended) stop();
+      return !*ended;
+    };
+    while (ask()) std::this_thread::sleep_for(milliseconds(1));
     flipper.join();
     if (HasFatalFailure()) return;
   }
