@@ -1,5 +1,6 @@
 // The endpoints of Api for durable calls: asynchronous ones, calls with an idempotency key, and what became of them.
 #include <algorithm>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "gateway/api.h"
@@ -436,15 +437,16 @@ struct Api::CallEvents {
   EventStream stream;
   calls::CallId id;
   std::optional<std::pair<CallState, uint32_t>> told;  // with the attempt
+  std::mutex turn;  // what is watched for may come while the news before it are told
 };
 
 void Api::begin_events(std::shared_ptr<CallsRequest> request) {
   metrics_.count_response(200);
-  go_on_with_events(
-      std::make_shared<CallEvents>(CallEvents{.stream = request->responder->stream(), .id = request->id}));
+  go_on_with_events(std::make_shared<CallEvents>(request->responder->stream(), request->id));
 }
 
 void Api::go_on_with_events(std::shared_ptr<CallEvents> events) {
+  const std::lock_guard turn(events->turn);
   const auto number = options_.calls->watch(events->id, AsyncCalls::Until::kChange, calls::Clock::now() + kPingInterval,
                                             [this, events] {
                                               Background::Task task = [this, events] { go_on_with_events(events); };
