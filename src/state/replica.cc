@@ -326,8 +326,8 @@ Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Dead
     const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(size);
     const std::span<uint8_t> bytes(buffer.get(), size);
     fetched = snapshot->read(begin, bytes, deadline);
+    if (fetched) count_fetched(size);  // before a guest can see them
     if (fetched) fetched = write_content(begin, bytes);
-    if (fetched) count_fetched(size);
   }
   auto state = state_.lock();
   std::fill(state->chunks.begin() + static_cast<ptrdiff_t>(chunk),
