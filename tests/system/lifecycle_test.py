@@ -71,7 +71,8 @@ class Lifecycle(SystemTest):
     def test_draining_finishes_calls_refuses_new_ones_and_exits_with_zero(self):
         self.published("d/endless", ENDLESS)
         self.published("d/noop", NOOP)
-        endless = Background(self.host.call, "d/endless", b"", "?timeout_ms=3000")
+        module = wasm(NOOP)
+        endless = Background(self.host.call, "d/endless", b"", "?timeout_ms=8000")  # what is asked below comes before
         self.wait_for(lambda: self.host.metric("spore_calls_running") == 1)
         self.host.process.send_signal(signal.SIGTERM)
         self.wait_for(lambda: self.host.ask("GET", "/readyz").status == 503)
@@ -79,7 +80,7 @@ class Lifecycle(SystemTest):
         refused = self.host.call("d/noop")
         self.assertProblem(refused, 503, "draining")
         self.assertTrue(refused.headers["Retry-After"])
-        self.assertProblem(self.host.publish("d/new", NOOP), 503, "draining")
+        self.assertProblem(self.host.publish("d/new", module), 503, "draining")
         self.assertProblem(endless.result(), 504, "timeout")
         self.assertEqual(self.host.wait(), 0)
 
