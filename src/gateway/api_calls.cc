@@ -437,7 +437,7 @@ struct Api::CallEvents {
   EventStream stream;
   calls::CallId id;
   std::optional<std::pair<CallState, uint32_t>> told;  // with the attempt
-  std::mutex turn;  // what is watched for may come while the news before it are told
+  std::mutex turn;                                     // what is watched for may come while the news before it are told
 };
 
 void Api::begin_events(std::shared_ptr<CallsRequest> request) {

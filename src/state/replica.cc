@@ -16,6 +16,7 @@ namespace spore::state {
 namespace {
 
 constexpr uint64_t kFetchChunksMax = (4 << 20) / kChunkBytes;  // in one read of the global tier
+constexpr uint64_t kPipeBytes = 1 << 20;                       // what a process may have for one without privileges
 
 uint64_t bytes_of(std::span<const iovec> buffers) {
   uint64_t bytes = 0;
@@ -322,12 +323,7 @@ Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Dead
   const uint64_t begin = chunk * kChunkBytes, end = behind * kChunkBytes;
   Result<void> fetched;
   if (begin < fetch_end) {
-    const uint64_t size = std::min(end, fetch_end) - begin;
-    const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(size);
-    const std::span<uint8_t> bytes(buffer.get(), size);
-    fetched = snapshot->read(begin, bytes, deadline);
-    if (fetched) count_fetched(size);  // before a guest can see them
-    if (fetched) fetched = write_content(begin, bytes);
+    fetched = fill_chunks(*snapshot, begin, std::min(end, fetch_end) - begin, deadline);
   }
   auto state = state_.lock();
   std::fill(state->chunks.begin() + static_cast<ptrdiff_t>(chunk),
@@ -339,6 +335,42 @@ Result<uint64_t> Replica::fetch_chunks(uint64_t chunk, uint64_t chunks_end, Dead
     if (begin < window.size_bytes) tracker_->wake(at + begin, std::min(end, window.size_bytes) - begin);
   if (!fetched) return std::unexpected(std::move(fetched).error().within("fetch state \"" + id_.key + "\""));
   return behind;
+}
+
+Result<void> Replica::fill_chunks(Snapshot& snapshot, uint64_t begin, uint64_t size_bytes, Deadline deadline) {
+  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(size_bytes);
+  const std::span<uint8_t> bytes(buffer.get(), size_bytes);
+  TRY(snapshot.read(begin, bytes, deadline));
+  count_fetched(size_bytes);  // before a guest can see them
+  if (base_.valid()) TRY(write_file(base_.get(), begin, bytes));
+  return splice_into_file(begin, bytes);
+}
+
+// Guests see each page as soon as it is in the file. Of a write from memory that is swapped out at that moment, the
+// kernel leaves a page of zeros to be seen until it has the bytes; a pipe holds them in memory.
+Result<void> Replica::splice_into_file(uint64_t offset, std::span<uint8_t> bytes) {
+  const auto failed = [] {
+    auto error = fail_errno("fill a replica of state");
+    error.error().code = ErrorCode::kResourceExhausted;
+    return error;
+  };
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return failed();
+  const UniqueFd from(ends[0]), into(ends[1]);
+  ::fcntl(into.get(), F_SETPIPE_SZ, static_cast<int>(kPipeBytes));  // else more turns
+  auto to = static_cast<loff_t>(offset);
+  while (!bytes.empty()) {
+    const iovec part{bytes.data(), bytes.size()};
+    const ssize_t held = ::vmsplice(into.get(), &part, 1, SPLICE_F_NONBLOCK);
+    if (held <= 0) return failed();
+    for (ssize_t left = held; left > 0;) {
+      const ssize_t moved = ::splice(from.get(), nullptr, file_.get(), &to, static_cast<size_t>(left), 0);
+      if (moved <= 0) return failed();
+      left -= moved;
+    }
+    bytes = bytes.subspan(static_cast<size_t>(held));
+  }
+  return {};
 }
 
 bool Replica::fill(uint64_t offset) {

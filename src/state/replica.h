@@ -188,6 +188,8 @@ class Replica final : public WindowTracker::Owner, public std::enable_shared_fro
   // Sees to it that `chunk` is here, and with it absent ones that follow, before `chunks_end` and as many as are read
   // at once. The first chunk that it has not looked at.
   Result<uint64_t> fetch_chunks(uint64_t chunk, uint64_t chunks_end, Deadline deadline);
+  Result<void> fill_chunks(Snapshot& snapshot, uint64_t begin, uint64_t size_bytes, Deadline deadline);
+  Result<void> splice_into_file(uint64_t offset, std::span<uint8_t> bytes);
   static Result<void> write_file(int file, uint64_t offset, ByteSpan bytes);
   Result<Bytes> read_file(int file, uint64_t offset, uint64_t size_bytes) const;
   // What came from the global tier: into the file, and into the base.
