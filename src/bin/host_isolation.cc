@@ -39,7 +39,7 @@ Result<isolation::NetworkLimits> limits_of(const IsolationOptions& options) {
   return limits;
 }
 
-// Compilers as children of the broker.
+// Compilers as children of the broker, which knows the one program that it may start so.
 class BrokerStarter final : public compiler::ChildStarter {
  public:
   explicit BrokerStarter(isolation::Broker& broker) : broker_(broker) {}

@@ -157,7 +157,7 @@ Result<ChildStarter::Started> OwnStarter::start(const std::filesystem::path& pro
     if (error == EAGAIN || error == ENOMEM) refused.error().code = ErrorCode::kUnavailable;
     return refused;
   }
-  // Nobody else waits for this pid, so it stays ours until waitid.
+  // Nobody else waits for this pid, so it stays ours until waitpid.
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) {
     auto refused = fail_errno("pidfd_open of the compiler");
