@@ -14,6 +14,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/passed_descriptors.h"
 #include "isolation/single_thread.h"
 
 namespace spore::isolation {
@@ -51,39 +52,7 @@ int poll_until(std::span<pollfd> descriptors, Clock::time_point deadline) {
   return ::ppoll(descriptors.data(), descriptors.size(), bounded ? &left : nullptr, nullptr);
 }
 
-// The part of a message that carries descriptors.
-class Control {
- public:
-  void put(msghdr& message, std::span<const int> descriptors) {
-    if (descriptors.empty()) return;
-    message.msg_control = bytes_.data();
-    message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
-    cmsghdr* const first = CMSG_FIRSTHDR(&message);
-    first->cmsg_level = SOL_SOCKET;
-    first->cmsg_type = SCM_RIGHTS;
-    first->cmsg_len = CMSG_LEN(descriptors.size_bytes());
-    std::memcpy(CMSG_DATA(first), descriptors.data(), descriptors.size_bytes());
-  }
-  void make_room(msghdr& message) {
-    message.msg_control = bytes_.data();
-    message.msg_controllen = bytes_.size();
-  }
-  static std::vector<UniqueFd> take(msghdr& message) {
-    std::vector<UniqueFd> out;
-    for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
-      if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-      for (size_t at = 0; at + sizeof(int) <= part->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(part) + at, sizeof(fd));
-        out.emplace_back(fd);
-      }
-    }
-    return out;
-  }
-
- private:
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kBrokerDescriptorsMax * sizeof(int))> bytes_{};
-};
+using Passed = PassedDescriptors<kBrokerDescriptorsMax>;
 
 // ---- the broker's side ----------------------------------------------------------------------------------------------
 
@@ -107,11 +76,9 @@ void answer(int socket, uint64_t id, Result<BrokerReply> result) {
     body.assign(message.begin(), message.end());
   }
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {body.data(), body.size()}}};
-  std::vector<int> numbers;
-  for (const UniqueFd& fd : descriptors) numbers.push_back(fd.get());
-  Control control;
+  Passed control;
   msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
-  control.put(message, numbers);
+  control.put(message, descriptors);
   // Whoever does not read its answers loses them; the broker waits for nobody.
   (void)::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -135,11 +102,11 @@ Result<BrokerReply> carry_out(std::vector<BrokerOperation>& operations, const Re
 bool serve_one(int socket, std::vector<BrokerOperation>& operations, Bytes& buffer) {
   iovec part{buffer.data(), buffer.size()};
   msghdr message{.msg_iov = &part, .msg_iovlen = 1};
-  Control control;
+  Passed control;
   control.make_room(message);
   const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
-  const std::vector<UniqueFd> given = Control::take(message);
+  const std::vector<UniqueFd> given = Passed::take(message);
   if (n == 0 && given.empty() && (message.msg_flags & MSG_CTRUNC) == 0) return false;
   RequestHeader header;
   if (static_cast<size_t>(n) < sizeof(header)) return true;  // nobody to answer
@@ -255,7 +222,7 @@ Result<void> Broker::send(uint64_t id, uint32_t operation, bool answer, ByteSpan
                     std::to_string(kBrokerMessageBytesMax - sizeof(header)) + " are possible");
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {const_cast<uint8_t*>(request.data()), request.size()}}};
   msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
-  Control control;
+  Passed control;
   control.put(message, descriptors);
   for (;;) {
     if (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return {};
@@ -312,13 +279,13 @@ bool Broker::read_one(Clock::time_point deadline) {
   ReplyHeader header;
   std::array<iovec, 2> parts{{{&header, sizeof(header)}, {buffer_.data(), buffer_.size()}}};
   msghdr message{.msg_iov = parts.data(), .msg_iovlen = parts.size()};
-  Control control;
+  Passed control;
   control.make_room(message);
   const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
   if (n == 0) return false;
   CHECK(static_cast<size_t>(n) >= sizeof(header), n);
-  BrokerReply reply{.descriptors = Control::take(message)};
+  BrokerReply reply{.descriptors = Passed::take(message)};
   const ByteSpan body = ByteSpan(buffer_).first(static_cast<size_t>(n) - sizeof(header));
   auto state = state_.lock();
   const auto waiter = state->waiting.find(header.id);

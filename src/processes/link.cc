@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/passed_descriptors.h"
+
 namespace spore::processes {
 
 namespace {
@@ -53,20 +55,9 @@ Link::Sent Link::send_some(Sending& sending, int flags) const {
     const uint64_t behind = sending.sent + taken;
     if (behind >= frame.body.size()) take(frame.more, behind - frame.body.size());
 
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(kFrameDescriptorsMax * sizeof(int))> control{};
+    PassedDescriptors<kFrameDescriptorsMax> passed;
     msghdr message{.msg_iov = parts.data(), .msg_iovlen = count};
-    if (!sending.begun && !frame.descriptors.empty()) {
-      message.msg_control = control.data();
-      message.msg_controllen = CMSG_SPACE(frame.descriptors.size() * sizeof(int));
-      cmsghdr* const first = CMSG_FIRSTHDR(&message);
-      first->cmsg_level = SOL_SOCKET;
-      first->cmsg_type = SCM_RIGHTS;
-      first->cmsg_len = CMSG_LEN(frame.descriptors.size() * sizeof(int));
-      for (size_t i = 0; i < frame.descriptors.size(); ++i) {
-        const int fd = frame.descriptors[i].get();
-        std::memcpy(CMSG_DATA(first) + i * sizeof(int), &fd, sizeof(fd));
-      }
-    }
+    if (!sending.begun) passed.put(message, frame.descriptors);
     if (::sendmsg(socket_.get(), &message, flags | MSG_NOSIGNAL) < 0) {
       if (errno == EINTR) continue;
       return errno == EAGAIN ? Sent::kBlocked : Sent::kBroken;
@@ -124,26 +115,14 @@ std::optional<std::chrono::steady_clock::time_point> Link::stuck_since() const {
 Result<std::optional<Frame>> Link::receive(uint64_t bytes_max) {
   for (;;) {
     iovec part{packet_.data(), packet_.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(kFrameDescriptorsMax * sizeof(int))> control{};
+    PassedDescriptors<kFrameDescriptorsMax> passed;
     msghdr message{.msg_iov = &part, .msg_iovlen = 1};
-    if (received_descriptors_max_ > 0) {  // else the kernel closes what is sent
-      message.msg_control = control.data();
-      message.msg_controllen = control.size();
-    }
+    if (received_descriptors_max_ > 0) passed.make_room(message);  // else the kernel closes what is sent
     const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return std::nullopt;
     std::vector<UniqueFd> descriptors;
-    if (got >= 0 && message.msg_controllen > 0) {
-      for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-        for (size_t at = 0; at + sizeof(int) <= header->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-          int fd = -1;
-          std::memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
-          descriptors.emplace_back(fd);
-        }
-      }
-    }
+    if (got >= 0) descriptors = passed.take(message);
     if (got <= 0) return gone();
     if (message.msg_flags & MSG_TRUNC) return no_frame("a packet is too large");
     if (message.msg_flags & MSG_CTRUNC) return no_frame("descriptors come that nobody asked for");
