@@ -338,7 +338,9 @@ void Api::start_call(std::shared_ptr<const functions::LoadedFunction> function, 
   call.function = function;
   worker_.submit(std::move(call), [this, function = std::move(function),
                                    pending = std::move(pending)](worker::CallResult result) mutable {
+    // Before the answer: who has it may send the next input at once.
     pending.input_share.release();
+    if (pending.streams) pending.streams->release_input();
     end_call(std::move(result), *function, pending);
   });
 }

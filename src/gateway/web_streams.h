@@ -26,6 +26,9 @@ class WebStreams final : public worker::StreamedCall {
   bool hold_input(uint64_t bytes) override { return held_.grow_to(memory_, bytes); }
   int begin_output(Bytes& so_far) override;
 
+  // The memory that hold_input() has taken is free again.
+  void release_input() { held_.release(); }
+
   // The status that the client has got already; 0: none, and `responder` is still to answer.
   unsigned status() const { return status_; }
   Responder& responder() { return responder_; }
