@@ -128,7 +128,8 @@ def rules():
 def held_by(host):
     """What the host and its helper hold of the machine, by name. Memory in KiB."""
     held = {"resident": 0, "descriptors": 0, "threads": 0, "mappings": 0, "namespaces": 0}
-    everybody = processes_below(host.process.pid)
+    everybody = {process: name for process, name in processes_below(host.process.pid).items()
+                 if name != "llvm-symbolizer"}  # a sanitizer's, which asks it what it is to suppress
     held["processes"] = len(everybody)
     for process in everybody:
         folder = f"/proc/{process}"
