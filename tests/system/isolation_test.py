@@ -102,6 +102,8 @@ class Weights(SystemTest):
         for name, weight in (("heavy", 300), ("light", 100)):
             self.published("t/" + name, ENDLESS, host)
             self.assertEqual(host.configure("t/" + name, cpu_weight=weight, timeout_ms=3_000).status, 200)
+            # Loads it: who begins later runs alone at its end.
+            self.assertEqual(host.call("t/" + name, query="?timeout_ms=10").status, 504)
         for name in ("heavy", "light") * len(os.sched_getaffinity(0)):
             calls.append((name, Background(host.call, "t/" + name)))
         used = {"heavy": 0, "light": 0}
