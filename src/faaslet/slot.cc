@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include <cerrno>
+
 #include "wasm/abi.h"
 
 namespace spore::faaslet {
@@ -12,16 +14,13 @@ namespace {
 constexpr uint64_t kHugePage = 2ull << 20;
 constexpr uint64_t kSlotBytes = wasm::kSlotBelowBytes + wasm::kSlotAboveBytes;
 
-// The kernel may turn small pages into a huge one at any time, and so give a guest pages that it never faulted in. A
-// reset that goes by the thread's fault count would not know of them. For the whole process, as a slot's mappings come
-// and go.
+}  // namespace
+
 Result<void> forbid_huge_pages() {
-  static const bool forbidden = ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0;
-  if (!forbidden) return fail(ErrorCode::kFailedPrecondition, "the kernel does not let a process forbid huge pages");
+  static const int error = ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 ? 0 : errno;
+  if (error != 0) return fail_errno("forbid huge pages for the process", error);
   return {};
 }
-
-}  // namespace
 
 Result<Slot> Slot::reserve() {
   TRY(forbid_huge_pages());

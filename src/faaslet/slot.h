@@ -9,9 +9,15 @@
 
 namespace spore::faaslet {
 
+// Once in a process, before a thread that may not (seats are filtered) reserves a slot; later calls tell what the first
+// one did. The kernel may turn small pages into a huge one at any time, and so give a guest pages that it never faulted
+// in. A reset that goes by the thread's fault count would not know of them. For the whole process, as a slot's mappings
+// come and go.
+Result<void> forbid_huge_pages();
+
 class Slot {
  public:
-  // kResourceExhausted when the process has no address space or no mappings left.
+  // kResourceExhausted when the process has no address space or no mappings left. Forbids huge pages where that is to do.
   static Result<Slot> reserve();
 
   Slot(Slot&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}

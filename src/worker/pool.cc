@@ -156,6 +156,7 @@ Result<Slot> FaasletPool::empty_slot() {
 }
 
 Result<Slot> FaasletPool::find_slot() {
+  std::optional<Error> refused;  // by the kernel
   {
     auto state = state_.lock();
     if (!state->spare.empty()) {
@@ -169,8 +170,9 @@ Result<Slot> FaasletPool::find_slot() {
       state.lock().unlock();
       auto slot = Slot::reserve();
       if (slot) return slot;
+      refused = std::move(slot.error());  // the process may have no more room than this
       state.lock().lock();
-      --state->counts.slots;  // the process has no more room than this
+      --state->counts.slots;
     }
     if (!state->resident.empty()) {
       Slot slot = park(*state, state->resident.front());
@@ -185,6 +187,7 @@ Result<Slot> FaasletPool::find_slot() {
       return std::move(*slot);
     }
   }
+  if (refused) return std::unexpected(std::move(*refused));
   return fail(ErrorCode::kResourceExhausted,
               "all " + std::to_string(options_.slots_max) + " slots of this host are in use by calls");
 }
@@ -401,6 +404,7 @@ FaasletPool::FaasletPool(PoolOptions options, std::function<std::optional<Slot>(
   if (options_.idle_bytes_max == 0) options_.idle_bytes_max = memory_total() / 4;
   if (options_.memory_left_min == 0) options_.memory_left_min = memory_total() / 20;
   if (!options_.memory_available) options_.memory_available = [] { return memory_of("MemAvailable:"); };
+  (void)faaslet::forbid_huge_pages();  // where that is refused, each slot tells it
   housekeeper_ = std::thread([this] { housekeeping_loop(); });
 }
 

@@ -40,6 +40,14 @@ class Lifecycle(SystemTest):
         self.assertEqual(self.host.call("r/two@1").body, b"old")
         self.assertEqual(self.host.ask("GET", "/v1/functions/r/two/config").json()["timeout_ms"], 777)
 
+    def test_the_first_slot_may_be_one_that_a_call_asks_for(self):
+        self.host = self.own_host("--spare-slots", "0")
+        self.published("t/echo", ECHO)
+        self.assertEqual(self.host.terminate(), 0)
+        self.restart()  # what was published is there: nothing has made a slot before
+        answer = self.host.call("t/echo", b"first")
+        self.assertEqual((answer.status, answer.body), (200, b"first"))
+
     def test_killed_during_a_publish_it_has_the_old_function_or_the_new_one(self):
         self.published("k/f", says("old"))
         module = wasm(large_module(1000))

@@ -1,6 +1,5 @@
 """State as functions use it: from call to call, from host to host, through restarts, kills and stores that stop."""
 
-import contextlib
 import os
 import signal
 import threading
@@ -44,17 +43,17 @@ class StateFunctions(StateGuestTest):
 
             def bump():
                 last = acknowledged
-                with contextlib.suppress(OSError):
+                try:
                     while True:
-                        answer = self.run_command(host, "bump", "n")
-                        if answer.status != 200:
-                            break
-                        last = int(answer.body)
+                        last = int(self.output(host, "bump", "n"))
                         started.set()
+                except OSError:
+                    if not started.is_set():
+                        raise
                 return last
 
             calls = Background(bump)
-            self.assertTrue(started.wait(DEADLINE_S))
+            self.assertTrue(started.wait(DEADLINE_S), calls.error)
             host.kill()
             try:
                 acknowledged = max(acknowledged, calls.result())
