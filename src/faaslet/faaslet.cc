@@ -146,6 +146,12 @@ Outcome Faaslet::resume(Seat& seat) {
   uint32_t exit = kReturned;
   if (const auto interrupted = std::move(interrupted_)) {
     exit = spore_resume_interrupted(memory(), interrupted->frame_for_this_thread());
+    // Ended before it could go on: it is where it was.
+    if (exit == static_cast<uint32_t>(HostResult::kTrap) && thread.trap_pc == 0 && header().guest_sp == 0 &&
+        thread.trap_kind == static_cast<uint32_t>(TrapKind::kInterrupted)) {
+      thread.trap_pc = interrupted->pc();
+      thread.trap_sp = interrupted->sp();
+    }
   } else {
     if (!std::exchange(yielded_, false)) exit = Dispatcher::dispatch(static_cast<uint32_t>(header().pending_call), 0);
     if (exit == kReturned) exit = spore_resume(memory());

@@ -181,11 +181,15 @@ TEST_P(Preemption, AnInterruptEndsAGuestThatIsParked) {
     ASSERT_EQ(faaslet->start(seat, testing::exported_function(faaslet->module(), "forever")).kind,
               Outcome::Kind::kParked);
   }
+  const auto stack = faaslet->stack();
   seat.interrupt(generation);
   const Outcome outcome = faaslet->resume(seat);
   seat.end_call();
   ASSERT_EQ(outcome.kind, Outcome::Kind::kTrapped);
   EXPECT_EQ(outcome.trap.kind, wasm::TrapKind::kInterrupted);
+  ASSERT_EQ(stack.size(), 1u);
+  ASSERT_EQ(outcome.trap.stack.size(), 1u) << "it did not go on, so it is where it was";
+  EXPECT_EQ(outcome.trap.stack[0].code_offset, stack[0].code_offset);
 }
 
 TEST_P(Preemption, OfAnEarlierCallDoesNothing) {
