@@ -174,5 +174,22 @@ TEST(CallRunner, TheEndOfAParentCancelsWhatItHasThere) {
   EXPECT_TRUE(pool.worker.stats().idle());
 }
 
+TEST(CallRunner, AParentEndsAtItsDeadlineAlsoWhereItsChildDoesSoFirst) {
+  HoldingRunner runner;
+  OnlyApart functions;
+  Pool pool({.seats = 1, .functions = &functions, .runner = &runner}, 2);
+  const auto calls = function(kCalls);
+  for (int i = 0; i < 10; ++i) {
+    CallRequest asked = request(calls, "apart");
+    asked.timeout = 250ms;
+    auto future = start(pool.worker, std::move(asked));
+    auto held = runner.take();
+    while (Clock::now() < held.deadline) {
+    }
+    HoldingRunner::end(std::move(held), CallStatus::kTimedOut);
+    EXPECT_EQ(future.get().status, CallStatus::kTimedOut);
+  }
+}
+
 }  // namespace
 }  // namespace spore::worker

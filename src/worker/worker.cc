@@ -461,15 +461,21 @@ void Worker::run(Attachment& here, JobPtr job) {
 }
 
 JobPtr Worker::run_until_it_waits(Attachment& here, JobPtr job) {
+  const bool waited = job->run.has_value();
+  // The time of a call may be up just as it is to go on: what it waited for may have ended by the same deadline.
+  const auto go_on = [&] {
+    if (job->deadline <= Clock::now()) here.seat_.interrupt(here.running_.generation);
+    return job->run->go(here.seat_);
+  };
   const Result<void> prepared = prepare(here, *job);
   CallResult result;
   if (prepared) {
-    auto ended = job->run->go(here.seat_);
+    auto ended = waited ? go_on() : job->run->go(here.seat_);
     while (!ended) {
       JobPtr next;
       switch (park(here, job, next)) {
         case Park::kParked: return next;
-        case Park::kGoesOn: ended = job->run->go(here.seat_); break;
+        case Park::kGoesOn: ended = go_on(); break;
         case Park::kRefused: ended = job->run->finish(here.seat_, {.deadline = job->deadline}); break;
       }
     }
