@@ -90,7 +90,7 @@ TEST(Fairness, APreemptedCallTimesOutWithItsStack) {
   std::vector<std::future<CallResult>> calls;
   for (int i = 0; i < 4; ++i) {
     CallRequest call = request(spin);
-    call.timeout = 100ms;
+    call.timeout = 1s;  // all of them begin before
     calls.push_back(start(pool.worker, std::move(call)));
   }
   for (auto& ended : calls) {
