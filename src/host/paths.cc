@@ -157,6 +157,9 @@ std::expected<UniqueFd, Errno> open_beneath(int directory, const std::string& pa
     if (errno == EXDEV) return std::unexpected(Errno::kPerm);
     if (errno != EAGAIN && errno != EINTR) break;
   }
+  // Where others on the machine rename all the time, that goes on, and the kernel, which begins again, may count a link
+  // twice. The walk asks for no proof, and counts itself.
+  if (errno == EAGAIN || errno == ELOOP) return walk_beneath(directory, path, flags, mode);
   return std::unexpected(wasi::errno_of(errno));
 }
 
