@@ -17,7 +17,7 @@ Result<void> forbid_huge_pages();
 
 class Slot {
  public:
-  // kResourceExhausted when the process has no address space or no mappings left. Forbids huge pages where that is to do.
+  // kResourceExhausted when the process has no address space or no mappings left. Forbids huge pages first.
   static Result<Slot> reserve();
 
   Slot(Slot&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
